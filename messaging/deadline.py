@@ -1,0 +1,87 @@
+"""One absolute deadline per operation, and the scope in which nested calls inherit it.
+
+A deadline is a point on the monotonic clock in seconds, made once when the user calls; every later step asks it how much is left, and
+none makes a new one. It knows nothing of messages. The scope is a context variable, so it follows threads' and tasks' own contexts.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol
+
+from messaging.errors import ConfigError
+
+__all__ = ["Clock", "current_deadline", "deadline", "detached", "handler_deadline", "timeout_seconds"]
+
+Clock = Callable[[], float]
+"""Returns seconds on a clock that never goes back."""
+
+_scope: ContextVar[float | None] = ContextVar("messaging_deadline", default=None)
+"""What calls made here must not outlive: set by a running handler and by `deadline()`."""
+
+
+class DeadlineView(Protocol):
+    """What a handler sees of its deadline."""
+
+    def remaining(self) -> float:
+        """Seconds left, never negative; infinity when the request carries no deadline."""
+
+
+def timeout_seconds(value: float | None, default: float) -> float:
+    """Check a user's timeout and return it as seconds; None is `default`.
+
+    Raises ConfigError for anything but a positive finite number: an operation without an end is refused on purpose.
+    """
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+        raise ConfigError(f"timeout must be a number of seconds, not {value!r}")
+    if math.isinf(value):
+        raise ConfigError("timeout must be finite: every operation ends. Choose the longest wait that is still useful")
+    if value <= 0:
+        raise ConfigError(f"timeout must be more than 0 seconds, not {value!r}")
+    return float(value)
+
+
+def current_deadline() -> float | None:
+    """The monotonic time that calls made here inherit, or None."""
+    return _scope.get()
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Give all calls made in this block one common budget, in seconds from now.
+
+    A block inside a block can only shorten it. Casts and notifications start afresh and are not bound by it.
+    """
+    until = time.monotonic() + timeout_seconds(seconds, seconds)
+    outer = _scope.get()
+    token = _scope.set(until if outer is None else min(until, outer))
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
+@contextmanager
+def detached() -> Iterator[None]:
+    """Let calls made in this block live longer than the request that is being handled."""
+    token = _scope.set(None)
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
+@contextmanager
+def handler_deadline(until: float | None) -> Iterator[None]:
+    """Bind a running handler to the monotonic time `until`; used by the dispatcher."""
+    token = _scope.set(until)
+    try:
+        yield
+    finally:
+        _scope.reset(token)
