@@ -1,4 +1,4 @@
-"""Rules about what may be imported where, as far as import-linter cannot say them: foreign modules, and the cost at start."""
+"""Rules about imports that import-linter cannot say: foreign modules, and what is loaded at start."""
 
 from __future__ import annotations
 

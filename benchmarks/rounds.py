@@ -1,0 +1,204 @@
+"""The rows of the benchmark, and the order in which the subjects take turns.
+
+Within a row every round visits each subject once, and each round begins with another one, so that whatever else the
+machine does hits all alike. The first round warms up and is not counted; for bursts it also finds the number that
+fills the time.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from benchmarks.load import Figures
+from benchmarks.processes import WorkerFailed
+from benchmarks.rig import Rig
+
+FANOUT_SERVERS = 20
+_FIRST_BURST = 500
+_LARGEST_BURST = 50_000  # far below what any subject's default buffers hold back or drop
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of load and the subjects that can bear it."""
+
+    name: str
+    title: str
+    load: str
+    unit: str
+    subjects: tuple[str, ...]
+    servers: int = 1
+    count: int = 0
+    """How many messages a round sends; 0: as many as fit into its seconds."""
+
+    @property
+    def is_burst(self) -> bool:
+        """Tell whether servers report the end."""
+        return self.load in ("cast", "fanout")
+
+
+ROWS = (
+    Row(
+        "sequential",
+        "One sequential caller",
+        "sequential",
+        "calls/s",
+        (
+            "zmq",
+            "zmq-inline",
+            "zmq-aio",
+            "memory",
+            "memory-inline",
+            "memory-aio",
+            "pyzmq",
+            "pyzmq-aio",
+            "grpc",
+            "grpc-aio",
+            "nats",
+        ),
+    ),
+    Row(
+        "threads", "16 threads", "threads", "calls/s", ("zmq", "zmq-inline", "memory", "memory-inline", "pyzmq", "grpc")
+    ),
+    Row(
+        "asyncio",
+        "asyncio, 64 in flight",
+        "tasks",
+        "calls/s",
+        ("zmq-aio", "memory-aio", "pyzmq-aio", "grpc-aio", "nats"),
+    ),
+    Row(
+        "in-flight",
+        "asyncio, 10,000 in flight at once, each checked for its own answer",
+        "in_flight",
+        "calls/s",
+        # Not grpc-aio: it answers 1,000 calls at once and cancels some of 2,000.
+        ("zmq-aio", "memory-aio", "pyzmq-aio", "nats"),
+        count=10_000,
+    ),
+    Row(
+        "casts",
+        "Casts, until all are handled (messaging: acknowledged; pyzmq, nats: not)",
+        "cast",
+        "handled/s",
+        ("zmq", "zmq-inline", "zmq-aio", "memory", "memory-aio", "pyzmq", "nats"),
+    ),
+    Row(
+        "fanout",
+        f"Fanout to {FANOUT_SERVERS} servers, until all have handled it (messaging: acknowledged; pyzmq, nats: not)",
+        "fanout",
+        "fanouts/s",
+        ("zmq", "zmq-aio", "memory", "pyzmq", "nats"),
+        servers=FANOUT_SERVERS,
+    ),
+)
+
+
+@dataclass
+class Cell:
+    """What one subject did in one row: the figures of each round, or why there are none."""
+
+    rounds: list[Figures] = field(default_factory=list)
+    failure: str = ""
+
+    def median(self, figure: str) -> float | None:
+        """Return the median of one figure over the rounds; None where it was not measured."""
+        values = [figures[figure] for figures in self.rounds if figure in figures]
+        return statistics.median(values) if values else None
+
+    def spread(self, figure: str) -> float | None:
+        """Return (largest - smallest) / median over the rounds."""
+        values = [figures[figure] for figures in self.rounds if figure in figures]
+        return (max(values) - min(values)) / statistics.median(values) if values else None
+
+
+@dataclass
+class Results:
+    """Everything that a run measured with rigs, by row and subject, and the memory of each subject before and after."""
+
+    cells: dict[str, dict[str, Cell]] = field(default_factory=dict)
+    memory: dict[str, dict[str, Figures]] = field(default_factory=dict)
+
+
+class Run:
+    """Measures rows. Rigs are built at their first use and serve every row that has the same number of servers."""
+
+    def __init__(self, rounds: int, seconds: float) -> None:
+        self._rounds = rounds
+        self._seconds = seconds
+        self._rigs: dict[tuple[str, int], Rig] = {}
+        self.results = Results()
+
+    def measure(self, row: Row, subjects: Iterable[str]) -> None:
+        """Measure one row; a subject that fails keeps the reason and is left out from then on."""
+        _progress(row.title)
+        cells = self.results.cells[row.name] = {subject: Cell() for subject in subjects}
+        counts: dict[str, int] = {}
+        for number in range(-1, self._rounds):
+            for subject in _turned(list(cells), number + 1):
+                cell = cells[subject]
+                if cell.failure:
+                    continue
+                try:
+                    figures = self._once(self._rig(subject, row.servers), row, counts.get(subject, _FIRST_BURST))
+                except (ImportError, OSError, WorkerFailed) as error:
+                    cell.failure = str(error)
+                    _progress(f"  {subject}: {error}")
+                    continue
+                if number >= 0:
+                    cell.rounds.append(figures)
+                elif row.is_burst:
+                    fitting = int(figures["per_s"] * self._seconds)
+                    counts[subject] = max(1, min(_LARGEST_BURST, fitting))
+        if row.servers != 1:
+            self._stop(row.servers)
+
+    def stop(self) -> None:
+        """Note what memory the subjects ended with, and stop them."""
+        for (subject, servers), rig in self._rigs.items():
+            if servers == 1:
+                self.results.memory[subject]["after"] = rig.memory()
+        self._stop(None)
+
+    def _once(self, rig: Rig, row: Row, burst: int) -> Figures:
+        if row.is_burst:
+            return rig.run(row.load, count=burst)
+        if row.count:
+            return rig.run(row.load, count=row.count)
+        return rig.run(row.load, seconds=self._seconds)
+
+    def _rig(self, subject: str, servers: int) -> Rig:
+        key = (subject, servers)
+        if key not in self._rigs:
+            self._rigs[key] = Rig(subject, servers)
+            if servers == 1:
+                self.results.memory[subject] = {"before": self._rigs[key].memory()}
+        return self._rigs[key]
+
+    def _stop(self, servers: int | None) -> None:
+        for key in [key for key in self._rigs if servers in (None, key[1])]:
+            self._rigs.pop(key).stop()
+
+
+def chosen(names: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
+    """Return the subjects of each row to be measured; `names` are rows or subjects, none of a kind means all of it."""
+    wanted = set(names)
+    rows = {row.name for row in ROWS} & wanted
+    subjects = wanted - rows
+    plan = {}
+    for row in ROWS:
+        if not rows or row.name in rows:
+            plan[row.name] = tuple(subject for subject in row.subjects if not subjects or subject in subjects)
+    return {name: found for name, found in plan.items() if found}
+
+
+def _turned(subjects: list[str], number: int) -> list[str]:
+    first = number % len(subjects)
+    return subjects[first:] + subjects[:first]
+
+
+def _progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
