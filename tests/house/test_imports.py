@@ -34,6 +34,21 @@ def test_drivers_have_no_threads() -> None:
     assert offenders == []
 
 
+def test_nothing_imports_a_driver() -> None:
+    """A driver is imported by its own modules only; everybody else reaches it by URL, through the table of schemes."""
+    home = ROOT / "messaging/drivers"
+    drivers = [directory.name for directory in home.iterdir() if directory.is_dir() and directory.name != "__pycache__"]
+    offenders = [
+        f"{name(path)}:{line} imports {module}"
+        for driver in drivers
+        for path in python_files("messaging")
+        if not path.is_relative_to(home / driver)
+        for line, module in imported_modules(path)
+        if f"{module}.".startswith(f"messaging.drivers.{driver}.")
+    ]
+    assert offenders == []
+
+
 def test_the_library_never_sleeps() -> None:
     """Nothing in the library calls time.sleep: a wait is for an event, with a deadline."""
     offenders = [
