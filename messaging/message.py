@@ -16,6 +16,8 @@ import msgspec
 __all__ = [
     "CONTENT_TYPE",
     "CORRELATION_ID",
+    "DEAD_ATTEMPT",
+    "DEAD_REASON",
     "MESSAGE_ID",
     "PRIORITY",
     "RESERVED_HEADERS",
@@ -39,6 +41,11 @@ PRIORITY = "priority"
 TRACEPARENT = "traceparent"
 RESERVED_HEADERS = frozenset({MESSAGE_ID, CORRELATION_ID, CONTENT_TYPE, PRIORITY, TRACEPARENT})
 """Header keys that a driver puts into its transport's own properties where it has them; all others travel as plain headers."""
+
+DEAD_REASON = "dead-reason"
+"""Header that a driver puts on a dead letter: the reason that it was rejected with."""
+DEAD_ATTEMPT = "dead-attempt"
+"""Header that a driver puts on a dead letter: the attempt at which it was rejected, counted from 1."""
 
 
 class RouteKind(enum.Enum):
@@ -161,6 +168,9 @@ class Token:
 class Outgoing(msgspec.Struct, eq=False, weakref=True):
     """A message on its way out. The driver reads it; the sender alone may set `withdrawn`, from any thread.
 
+    At the write a driver sets `stage = WRITTEN` first and looks at `withdrawn` after that; a sender sets `withdrawn` first and looks at
+    `stage` after that. So whatever the threads do, a sender that is told "not written" is told the truth.
+
     `encode` replaces `body` for wire formats that carry the reply address and the budget inside: it is called once, at the write, with
     (the connection's reply address or "", the remaining seconds or None). Times are seconds; `deadline` is on the connection's clock.
     """
@@ -185,7 +195,7 @@ class Outgoing(msgspec.Struct, eq=False, weakref=True):
     """False: WRITTEN is all that is asked, and may be the only news."""
     encode: Callable[[str, float | None], bytes] | None = None
     stage: Stage | None = None
-    """The last proven stage; the driver keeps it."""
+    """The last proven stage; the driver keeps it (a write that was skipped because of `withdrawn` may leave it at WRITTEN)."""
 
 
 class SentResult(NamedTuple):
