@@ -20,7 +20,9 @@ class Backoff:
 
     __slots__ = ("_bound", "_initial", "_maximum", "_random")
 
-    def __init__(self, initial: float = 0.05, maximum: float = 5.0, source: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self, initial: float = 0.05, maximum: float = 5.0, source: Callable[[], float] = random.random
+    ) -> None:
         self._initial = initial
         self._maximum = maximum
         self._random = source

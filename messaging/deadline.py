@@ -31,14 +31,14 @@ class DeadlineView(Protocol):
         """Seconds left, never negative; infinity when the request carries no deadline."""
 
 
-def timeout_seconds(value: float | None, default: float) -> float:
+def timeout_seconds(value: object, default: float) -> float:
     """Check a user's timeout and return it as seconds; None is `default`.
 
     Raises ConfigError for anything but a positive finite number: an operation without an end is refused on purpose.
     """
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+    if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value):
         raise ConfigError(f"timeout must be a number of seconds, not {value!r}")
     if math.isinf(value):
         raise ConfigError("timeout must be finite: every operation ends. Choose the longest wait that is still useful")

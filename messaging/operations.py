@@ -1,0 +1,75 @@
+"""The operations under way on one connection: their ids, their deadlines, their counts, and their end when the connection ends.
+
+It stands between a reactor, which knows no operations, and the patterns, which know no threads. A pattern registers an operation, publishes
+its message, and gets it back ended; what a reply means is the pattern's business.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from messaging.counters import Counters
+from messaging.errors import Closed, Forked
+from messaging.pending import Operation, Pending, outcome_of
+from messaging.reactor import Reactor
+
+__all__ = ["Operations"]
+
+T = TypeVar("T")
+
+
+class Operations:
+    """What is under way on one reactor. Thread-safe, but for the methods that say otherwise."""
+
+    def __init__(self, reactor: Reactor, counters: Counters) -> None:
+        self.reactor = reactor
+        self.counters = counters
+        self.pending = Pending()
+        self._prefix = os.urandom(8).hex()
+        self._ids = itertools.count(1).__next__
+        self._attached: dict[type[Any], Any] = {}
+        reactor.turn_hooks.append(self._turn)
+        reactor.on_change.append(self._reactor_changed)
+
+    def next_id(self) -> str:
+        """Return a message id that no other connection uses: a random prefix and a number (a uuid for each costs ten times as much)."""
+        return f"{self._prefix}{self._ids():x}"
+
+    def attach(self, kind: type[T], make: Callable[[Operations], T]) -> T:
+        """Return the one object of a kind that goes with this connection, made at the first request."""
+        found: T | None = self._attached.get(kind)
+        # setdefault decides between two threads that both made one; making one has no effect that shows before it is used.
+        return found if found is not None else cast("T", self._attached.setdefault(kind, make(self)))
+
+    def end(self, operation: Operation, error: BaseException) -> bool:
+        """End an operation with an error, unless it has ended; True when this call ended it."""
+        if self.pending.take(operation.id, None) is None:
+            return False
+        operation.error = error
+        self.counters.add(f"{operation.kind}.{outcome_of(error)}")
+        operation.wake()
+        return True
+
+    def end_all(self, error: BaseException) -> None:
+        """End everything under way with an error."""
+        for operation in self.pending.everything():
+            self.end(operation, error)
+
+    def forked(self) -> None:
+        """In a child process: what the parent's threads would have ended, ends here and now."""
+        self.end_all(Forked("this operation belongs to the parent process; only the parent gets its answer"))
+
+    def _turn(self, now: float) -> float:
+        for operation in self.pending.overdue(now):
+            operation.outgoing.withdrawn = True
+            if self.end(operation, operation.expired()):
+                operation.abandoned()
+        return self.pending.next_expiry()
+
+    def _reactor_changed(self) -> None:
+        if self.reactor.finished:
+            self.end_all(Closed("the transport was closed"))
+            self.reactor.turn_hooks.clear()

@@ -1,0 +1,145 @@
+"""Operations that wait for their outcome, and who may end them.
+
+An operation (a call, a cast, a notification) is registered before anything is sent and ended exactly once: whoever takes it out of the table
+ends it, and taking it out is one step of the interpreter. So a reply, the deadline, a lost connection, a cancellation and a close may
+come together from different threads, and one of them wins. Nothing here does I/O, waits, or reads a clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from messaging.errors import DeadlineExceeded, Delivered, MessagingError
+from messaging.message import Outgoing, Stage, Token
+
+__all__ = ["Operation", "Pending", "deadline_error", "outcome_of"]
+
+# What was being waited for at the deadline, by the last proven stage.
+_PHASES = {None: "send", Stage.WRITTEN: "accept", Stage.TAKEN: "reply"}
+
+
+def deadline_error(
+    what: str, timeout: float, stage: Stage | None, cause: BaseException | None = None
+) -> DeadlineExceeded:
+    """Build the error of an operation whose deadline passed, from the last stage that was proven."""
+    phase = "connect" if stage is None and cause is not None else _PHASES[stage]
+    told = {
+        "connect": f"no connection could be made: {cause}",
+        "send": "it was not written, so no handler ran or will run",
+        "accept": "it was written, but nobody has said that it arrived",
+        "reply": "a server has taken it, but has not answered",
+    }[phase]
+    error = DeadlineExceeded(
+        f"{what} ended at its deadline of {timeout:g} s; {told}",
+        phase=phase,
+        delivered=Delivered.NO if stage is None else Delivered.MAYBE,
+    )
+    error.__cause__ = cause
+    return error
+
+
+_OUTCOMES: dict[str, str] = {
+    "DeadlineExceeded": "expired",
+    "NoRoute": "unroutable",
+    "Cancelled": "cancelled",
+    "Closed": "closed",
+    "Forked": "closed",
+}
+
+
+def outcome_of(error: BaseException) -> str:
+    """Name the counter (see counters.OUTCOMES) in which an operation that ended with this error belongs."""
+    known = _OUTCOMES.get(type(error).__name__)
+    if known is not None:
+        return known
+    if isinstance(error, MessagingError) and error.delivered is not Delivered.NO:
+        return "replied" if error.delivered is Delivered.YES else "in_doubt"
+    return "refused"
+
+
+class Operation(Token):
+    """One operation under way. Subclasses say what its news mean; `wake` is called once, by whoever ended it, after the result is set."""
+
+    __slots__ = ("deadline", "error", "id", "kind", "outgoing", "timeout", "value", "wake")
+
+    def __init__(self, id: str, kind: str, timeout: float, deadline: float, wake: Callable[[], object]) -> None:
+        self.id = id
+        self.kind = kind
+        self.timeout = timeout
+        self.deadline = deadline
+        self.wake = wake
+        self.outgoing: Outgoing
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    def expired(self) -> BaseException:
+        """Build the error with which the deadline ends this operation."""
+        return deadline_error(f"{self.kind} {self.id}", self.timeout, self.outgoing.stage)
+
+    def abandoned(self) -> None:
+        """Nobody waits for it any more: tell whoever may be working on it, where that is possible."""
+
+
+class Pending:
+    """The table of operations under way. `add`, `take` and `get` may be called from any thread, the rest by the connection's owner."""
+
+    __slots__ = ("_new_deadlines", "_next_expiry", "_operations", "get", "take")
+
+    def __init__(self) -> None:
+        self._operations: dict[str, Operation] = {}
+        self._next_expiry = math.inf
+        self._new_deadlines: deque[float] = deque()
+        self.take = self._operations.pop
+        """`take(id, None)` removes and returns an operation; None: somebody else ends, or has ended, it."""
+        self.get = self._operations.get
+
+    def __len__(self) -> int:
+        return len(self._operations)
+
+    def add(self, operation: Operation) -> None:
+        """Register an operation whose caller watches the clock itself; do it before it can be answered."""
+        self._operations[operation.id] = operation
+
+    def add_watched(self, operation: Operation) -> None:
+        """Register an operation that `overdue` shall report at its deadline.
+
+        First into the table, then the look at the next expiry; `overdue` does the reverse, so one of the two notices.
+        """
+        self._operations[operation.id] = operation
+        if operation.deadline < self._next_expiry:
+            self._new_deadlines.append(operation.deadline)
+
+    def everything(self) -> list[Operation]:
+        """A copy of what is under way."""
+        return list(self._operations.values())
+
+    def next_expiry(self) -> float:
+        """When `overdue` should be asked next. It may be early, never late: an operation that ends does not move it."""
+        fresh = self._new_deadlines
+        while fresh:
+            deadline = fresh.popleft()
+            if deadline < self._next_expiry:
+                self._next_expiry = deadline
+        return self._next_expiry
+
+    def overdue(self, now: float) -> list[Operation]:
+        """Return what has passed its deadline; the caller takes and ends each.
+
+        A scan of everything, but a rare one: after it, the next is due when the oldest operation of now would expire, and by then
+        nearly all have been answered. That costs nothing per operation, where a timer for each costs more than the rest of a call.
+        """
+        if now < self.next_expiry():
+            return []
+        self._next_expiry = math.inf
+        due = []
+        soonest = math.inf
+        for operation in list(self._operations.values()):
+            if operation.deadline <= now:
+                due.append(operation)
+            elif operation.deadline < soonest:
+                soonest = operation.deadline
+        self._next_expiry = soonest
+        return due

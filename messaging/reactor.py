@@ -1,0 +1,830 @@
+"""Who owns a connection's I/O. This is the threading file: all hand-overs between threads are here, and nowhere else.
+
+A connection has one owner at a time, which alone touches it: a thread of ours (ThreadReactor), or the user's event loop (LoopReactor). All
+others append to an inbox and wake the owner if it sleeps. The rule that everything rests on:
+
+    If nobody pumps and something is outstanding or in the inbox, some awake thread will still look.
+
+    owner:   raises `_sleeping`, then looks into the inbox once more, then waits in pump
+    poster:  appends to the inbox, then looks at `_sleeping`; if it is raised, lowers it and wakes the connection
+
+Whatever the order in which those steps fall, either the owner sees what was posted or the poster sees that it must wake. Turned round on either
+side, a message can lie in the inbox while everybody waits; random traffic does not find that, so a test steps through the orders.
+
+It knows nothing of calls and notifications: it holds what cannot go yet, keeps subscriptions, runs timers, and hands batches to whoever
+subscribed. User code never runs here, except handlers that asked for `inline`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from random import random
+from typing import Any
+
+from messaging.deadline import Clock
+from messaging.drivers.base import Capabilities, Connection, ConnectionEvents, Services, State
+from messaging.errors import (
+    Closed,
+    ConnectFailed,
+    ConnectionLost,
+    DeadlineExceeded,
+    Delivered,
+    Overloaded,
+    StateError,
+    TransportError,
+)
+from messaging.message import Delivery, Outcome, Outgoing, SentResult, Source, SourceKind
+
+__all__ = ["LoopReactor", "Reactor", "ThreadReactor"]
+
+_log = logging.getLogger(__name__)
+
+Connect = Callable[[ConnectionEvents, Services], Connection]
+DeliveryHandler = Callable[[Sequence[Delivery]], None]
+SubscribedHandler = Callable[[str, Exception | None], None]
+
+_HELD_MESSAGES = 100_000
+"""How many messages may wait for a connection before `Overloaded`: a service that outlives its broker must not eat the machine."""
+_HELD_BYTES = 256 * 1024 * 1024
+_LONGEST_WAIT = 30.0
+"""Seconds after which the owner looks around even when nothing asked for it; a bound on the harm of a bug in a driver."""
+_TURNS = 16
+"""How often a loop's owner may pump in a row before the loop's other callbacks run."""
+
+
+class Subscription:
+    """What was asked for, and what is so: `ready` follows the driver's on_subscribed."""
+
+    __slots__ = ("address", "error", "on_deliveries", "on_subscribed", "ready", "source", "window")
+
+    def __init__(
+        self, source: Source, window: int, on_deliveries: DeliveryHandler, on_subscribed: SubscribedHandler
+    ) -> None:
+        self.source = source
+        self.window = window
+        self.on_deliveries = on_deliveries
+        self.on_subscribed = on_subscribed
+        self.ready = False
+        self.address = ""
+        self.error: Exception | None = None
+
+
+class _Offload:
+    """A bounded pool of daemon threads for what blocks; started at first use. A blocked resolver must not delay the process's exit."""
+
+    def __init__(self, size: int = 2) -> None:
+        self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._free = size
+        self._lock = threading.Lock()
+
+    def run(self, job: Callable[[], None]) -> None:
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                threading.Thread(target=self._work, name="messaging-offload", daemon=True).start()
+        self._jobs.put(job)
+
+    def _work(self) -> None:
+        while True:
+            self._jobs.get()()
+
+
+class Reactor:
+    """Owner of one connection. All public methods are thread-safe unless they say otherwise.
+
+    Subclasses say who the owner is by `_launch` (make somebody pump), `_rouse` (wake it) and `is_owner`.
+    """
+
+    def __init__(
+        self, connect: Connect, capabilities: Capabilities, *, name: str, clock: Clock = time.monotonic
+    ) -> None:
+        self.name = name
+        self.clock = clock
+        self.random = random
+        self.capabilities = capabilities
+        self.state = State.CONNECTING
+        self.cause: Exception | None = None
+        """Why the connection is not READY, as far as the driver has told."""
+        self.on_change: list[Callable[[], None]] = []
+        """Called on the owner after the state or a subscription changed."""
+        self.on_peer: Callable[[str, Exception], None] | None = None
+        self.turn_hooks: list[Callable[[float], float]] = []
+        """Called on the owner once per turn with the time; each returns when it wants to be called next."""
+        self._inbox: deque[Any] = deque()
+        self._sleeping = False
+        self._launched = False
+        self._finished = False
+        self._closing = False
+        self._fatal: Exception | None = None
+        self._launch_lock = threading.Lock()
+        self._closed = threading.Event()
+        self._held: deque[Outgoing] = deque()
+        self._held_bytes = 0
+        self._held_expiry = math.inf
+        self._subscriptions: dict[Source, Subscription] = {}
+        self._settled: dict[int, Callable[[Delivery, Exception | None], None]] = {}
+        self._flushed: list[Callable[[], None]] = []
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timer_ids = itertools.count()
+        self._ready = False
+        self._reply_ready = False
+        self._in_events = False
+        self._offload: _Offload | None = None
+        self._connection = connect(self, self)
+        # A driver whose publish is thread-safe saves the caller the hand-over, and the owner the wake-up.
+        self._direct = capabilities.threadsafe_publish
+
+    # What any thread may call
+
+    def publish(self, outgoing: Outgoing) -> None:
+        """Send a message as soon as it can go; its token gets the news, on the owner. Raises Closed."""
+        if self._ready and (not outgoing.reply_to or self._reply_ready) and (self._direct or self.in_events()):
+            self._connection.publish(outgoing)
+        else:
+            self._post(outgoing)
+
+    def accept(self, delivery: Delivery) -> None:
+        """Settle one delivery as done; the fast form of `settle`, batched with its neighbours in the inbox."""
+        if self.in_events():
+            self._connection.settle((delivery,), Outcome.ACCEPT)
+        else:
+            self._post(delivery)
+
+    def answer(self, delivery: Delivery, outgoing: Outgoing) -> None:
+        """Settle a delivery as done and send the answer to it, in one flush: where settling is end to end they share a message."""
+        if self._closing:
+            raise Closed("the transport was closed") from self._fatal
+        if self.in_events():
+            self._connection.settle((delivery,), Outcome.ACCEPT)
+            self._send(outgoing)
+            return
+        # Nobody is woken for the first of the two, so the owner cannot flush between them unless it is awake anyway.
+        self._inbox.append(delivery)
+        self._append(outgoing)
+
+    def settle(
+        self,
+        deliveries: Sequence[Delivery],
+        outcome: Outcome,
+        delay: float = 0.0,
+        reason: str = "",
+        done: Callable[[Delivery, Exception | None], None] | None = None,
+    ) -> None:
+        """Settle deliveries of one source; `done` is called on the owner for each, when it was written or could not be."""
+
+        def act() -> None:
+            if done is not None:
+                for delivery in deliveries:
+                    self._settled[id(delivery)] = done
+            self._connection.settle(deliveries, outcome, delay, reason)
+
+        self.call_soon(act)
+
+    def subscribe(
+        self, source: Source, window: int, on_deliveries: DeliveryHandler, on_subscribed: SubscribedHandler
+    ) -> None:
+        """Receive from a source. `on_subscribed(address, error)` is called on the owner at each change, after every reconnect too."""
+
+        def act() -> None:
+            if source in self._subscriptions:
+                on_subscribed("", StateError(f"{source} is subscribed already on this connection"))
+                return
+            self._subscriptions[source] = Subscription(source, window, on_deliveries, on_subscribed)
+            self._connection.subscribe(source, window)
+
+        self.call_soon(act)
+
+    def change_window(self, source: Source, window: int) -> None:
+        """Change the window of a subscription; 0 holds it."""
+
+        def act() -> None:
+            subscription = self._subscriptions.get(source)
+            if subscription is not None and subscription.window != window:
+                subscription.window = window
+                self._connection.subscribe(source, window)
+
+        self.call_soon(act)
+
+    def unsubscribe(self, source: Source) -> None:
+        """Stop receiving; the subscription's on_subscribed gets Cancelled when it is done."""
+
+        def act() -> None:
+            if source in self._subscriptions:
+                self._connection.unsubscribe(source)
+
+        self.call_soon(act)
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """Run a function on the owner; at once when called by the owner in an event. Raises Closed."""
+        if self.in_events():
+            function()
+        else:
+            self._post(function)
+
+    def call_later(self, delay: float, function: Callable[[], None]) -> None:
+        """Run a function on the owner after `delay` seconds; it is dropped when the connection closes."""
+        when = self.clock() + delay
+        if self.in_events():
+            heapq.heappush(self._timers, (when, next(self._timer_ids), function))
+        else:
+            self._post(lambda: heapq.heappush(self._timers, (when, next(self._timer_ids), function)))
+
+    def after_flush(self, function: Callable[[], None]) -> None:
+        """Run a function on the owner once everything that was posted before has been through a pump."""
+        self.call_soon(lambda: self._flushed.append(function))
+
+    def address_of(self, source: Source) -> str:
+        """The address under which a source is reachable now, or an empty string."""
+        subscription = self._subscriptions.get(source)
+        return subscription.address if subscription is not None and subscription.ready else ""
+
+    def in_events(self) -> bool:
+        """Whether the caller is the owner, handling events: then it may touch the connection at once."""
+        return self._in_events and self.is_owner()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the connection is closed for good."""
+        return self._finished
+
+    @property
+    def reply_ready(self) -> bool:
+        """Whether answers can reach this connection now."""
+        return self._reply_ready
+
+    @property
+    def held(self) -> int:
+        """How many messages wait for the connection."""
+        return len(self._held)
+
+    def counts(self) -> dict[str, int]:
+        """The driver's own counts."""
+        return self._connection.counts()
+
+    def close(self, grace: float) -> None:
+        """Flush and close, and wait for it up to `grace` seconds and a moment. Idempotent, callable from anywhere.
+
+        Called by the owner itself it only starts to close, because waiting there would be waiting for oneself.
+        """
+        self.start_close(grace)
+        if not self.is_owner():
+            self._closed.wait(grace + 1.0)
+
+    def start_close(self, grace: float) -> None:
+        """Begin to close without waiting."""
+        with self._launch_lock:
+            if self._closing:
+                return
+            self._closing = True
+            if not self._launched:
+                # Nobody owns it yet, so this thread may: the driver gives back what it made for itself.
+                self._launched = True
+                self._connection.close(0.0)
+                self._connection.pump(0.0)
+                self._finish(Closed("the transport was closed"))
+                return
+        self._append(lambda: self._begin_close(grace))
+
+    # Services for the driver
+
+    def offload(self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+        """Run what blocks in a bounded pool of threads."""
+        if self._offload is None:
+            self._offload = _Offload()
+
+        def job() -> None:
+            try:
+                result = function()
+            except BaseException as error:  # whatever it was, the driver has to hear of it
+                done(None, error)
+            else:
+                done(result, None)
+
+        self._offload.run(job)
+
+    # Inbox
+
+    def is_owner(self) -> bool:
+        """Whether the calling thread owns the connection."""
+        raise TypeError("a reactor says who its owner is")
+
+    def _launch(self) -> None:
+        raise TypeError("a reactor says who its owner is")
+
+    def _rouse(self) -> None:
+        raise TypeError("a reactor says how its owner is woken")
+
+    def _post(self, item: Any) -> None:
+        if self._closing:
+            raise Closed("the transport was closed") from self._fatal
+        self._append(item)
+
+    def _append(self, item: Any) -> None:
+        self._inbox.append(item)
+        if self._sleeping:
+            self._sleeping = False
+            self._rouse()
+        elif not self._launched:
+            with self._launch_lock:
+                if not self._launched:
+                    self._launch()
+                    self._launched = True
+        if self._finished:
+            self._refuse_inbox()
+
+    def _refuse_inbox(self) -> None:
+        error = self._fatal or Closed("the transport was closed")
+        while self._inbox:
+            try:
+                item = self._inbox.popleft()
+            except IndexError:
+                return
+            if type(item) is Outgoing:
+                self._answer(item, error)
+
+    def _drain(self) -> None:
+        """Act on everything that was posted; owner only."""
+        inbox = self._inbox
+        accepts: list[Delivery] = []
+        self._in_events = True
+        try:
+            while inbox:
+                item = inbox.popleft()
+                kind = type(item)
+                if kind is Outgoing:
+                    self._send(item)
+                elif kind is Delivery:
+                    accepts.append(item)
+                else:
+                    try:
+                        item()
+                    except Exception:
+                        _log.exception("%s: a posted action failed", self.name)
+            if accepts:
+                self._accept_all(accepts)
+        finally:
+            self._in_events = False
+
+    def _accept_all(self, deliveries: list[Delivery]) -> None:
+        first = deliveries[0].source
+        if all(delivery.source is first for delivery in deliveries):
+            self._connection.settle(deliveries, Outcome.ACCEPT)
+            return
+        by_source: dict[Source, list[Delivery]] = {}
+        for delivery in deliveries:
+            by_source.setdefault(delivery.source, []).append(delivery)
+        for batch in by_source.values():
+            self._connection.settle(batch, Outcome.ACCEPT)
+
+    # Messages that cannot go yet
+
+    def _send(self, outgoing: Outgoing) -> None:
+        if self._ready and (not outgoing.reply_to or self._reply_ready):
+            self._connection.publish(outgoing)
+        else:
+            self._hold(outgoing)
+
+    def _hold(self, outgoing: Outgoing) -> None:
+        if self._fatal is not None or self._closing:
+            self._answer(outgoing, self._fatal or Closed("the transport was closed"))
+            return
+        if len(self._held) >= _HELD_MESSAGES or self._held_bytes >= _HELD_BYTES:
+            self._answer(
+                outgoing, Overloaded(f"{len(self._held)} messages wait for a connection already; {self._why()}")
+            )
+            return
+        self._held.append(outgoing)
+        self._held_bytes += len(outgoing.body)
+        if outgoing.deadline:
+            self._held_expiry = min(self._held_expiry, outgoing.deadline)
+
+    def _release_held(self) -> None:
+        waiting, self._held = self._held, deque()
+        self._held_bytes = 0
+        self._held_expiry = math.inf
+        for outgoing in waiting:
+            if not outgoing.withdrawn:
+                self._send(outgoing)
+
+    def _expire_held(self, now: float) -> None:
+        if now < self._held_expiry:
+            return
+        waiting, self._held = self._held, deque()
+        self._held_bytes = 0
+        self._held_expiry = math.inf
+        for outgoing in waiting:
+            if outgoing.withdrawn:
+                continue
+            if outgoing.deadline and outgoing.deadline <= now:
+                error = DeadlineExceeded(
+                    f"no connection within the deadline; {self._why()}", phase="connect", delivered=Delivered.NO
+                )
+                error.__cause__ = self.cause
+                self._answer(outgoing, error)
+            else:
+                self._hold(outgoing)
+
+    def _why(self) -> str:
+        told = f": {self.cause}" if self.cause is not None else ""
+        return f"the connection {self.name} is {self.state.value}{told}"
+
+    def _answer(self, outgoing: Outgoing, error: Exception) -> None:
+        token = outgoing.token
+        if token is None:
+            return
+        try:
+            token.sent(outgoing, outgoing.stage, error, None)
+        except Exception:
+            _log.exception("%s: the sender of a message failed on its news", self.name)
+
+    # Turns of the owner
+
+    def _next_wait(self, now: float, hint: float) -> float:
+        soonest = now + min(hint, _LONGEST_WAIT)
+        if self._timers and self._timers[0][0] < soonest:
+            soonest = self._timers[0][0]
+        if self._held_expiry < soonest:
+            soonest = self._held_expiry
+        return soonest - now if soonest > now else 0.0
+
+    def _tick(self) -> float:
+        """Run what is due; return the wait that the hooks and timers allow, in seconds."""
+        now = self.clock()
+        self._in_events = True
+        try:
+            timers = self._timers
+            while timers and timers[0][0] <= now:
+                function = heapq.heappop(timers)[2]
+                try:
+                    function()
+                except Exception:
+                    _log.exception("%s: a timer failed", self.name)
+            self._expire_held(now)
+            soonest = math.inf
+            for hook in self.turn_hooks:
+                soonest = min(soonest, hook(now))
+        finally:
+            self._in_events = False
+        return self._next_wait(now, soonest - now)
+
+    def _run_flushed(self) -> None:
+        waiting, self._flushed = self._flushed, []
+        for function in waiting:
+            try:
+                function()
+            except Exception:
+                _log.exception("%s: an action after a flush failed", self.name)
+
+    def _begin_close(self, grace: float) -> None:
+        error = Closed("the transport was closed")
+        waiting, self._held = self._held, deque()
+        for outgoing in waiting:
+            self._answer(outgoing, error)
+        self._ready = False
+        self._connection.close(grace)
+        # A driver that does not reach CLOSED by itself must not keep its owner.
+        heapq.heappush(self._timers, (self.clock() + grace + 0.5, next(self._timer_ids), self._give_up_closing))
+
+    def _give_up_closing(self) -> None:
+        _log.warning("%s: the driver did not close in time and was abandoned", self.name)
+        self.state = State.CLOSED
+
+    def _finish(self, cause: Exception) -> None:
+        """The connection is gone for good: end everything that waits. Runs once, on the owner (or before there is one)."""
+        self._fatal = self._fatal or cause
+        self._closing = True
+        self._finished = True
+        self._ready = self._reply_ready = False
+        self.state = State.CLOSED
+        waiting, self._held = self._held, deque()
+        for outgoing in waiting:
+            self._answer(outgoing, cause)
+        self._refuse_inbox()
+        for subscription in list(self._subscriptions.values()):
+            self._tell_subscription(subscription, "", cause)
+        self._subscriptions.clear()
+        self._changed()
+        self._closed.set()
+
+    def _broke(self, error: Exception) -> None:
+        _log.exception("%s: the driver failed; the connection is given up", self.name)
+        cause = TransportError(
+            f"the driver of {self.name} failed: {type(error).__name__}: {error}", delivered=Delivered.MAYBE
+        )
+        cause.__cause__ = error
+        self._finish(cause)
+
+    def _changed(self) -> None:
+        for listener in list(self.on_change):
+            try:
+                listener()
+            except Exception:
+                _log.exception("%s: a listener to changes failed", self.name)
+
+    def _tell_subscription(self, subscription: Subscription, address: str, error: Exception | None) -> None:
+        try:
+            subscription.on_subscribed(address, error)
+        except Exception:
+            _log.exception("%s: the subscriber of %s failed", self.name, subscription.source)
+
+    # Events of the connection
+
+    def on_state(
+        self, state: State, cause: Exception | None, retry_in: float | None, peer: Capabilities | None
+    ) -> None:
+        """See ConnectionEvents."""
+        self._in_events = True
+        try:
+            if state is not self.state:
+                level = logging.WARNING if state is State.LOST else logging.INFO
+                _log.log(level, "%s is %s%s", self.name, state.value, f": {cause}" if cause is not None else "")
+            self.state = state
+            self._ready = state is State.READY
+            if state is State.READY:
+                self.cause = None
+                if peer is not None:
+                    self.capabilities = peer
+                self._release_held()
+            elif cause is not None:
+                self.cause = cause
+            if state is State.LOST:
+                self._reply_ready = False
+                for subscription in self._subscriptions.values():
+                    subscription.ready = False
+                if retry_in is None and not self._closing:
+                    self._fatal = cause or ConnectFailed(f"{self.name} cannot be connected")
+                    waiting, self._held = self._held, deque()
+                    for outgoing in waiting:
+                        self._answer(outgoing, self._fatal)
+                    for subscription in list(self._subscriptions.values()):
+                        self._tell_subscription(subscription, "", self._fatal)
+            self._changed()
+        finally:
+            self._in_events = False
+
+    def on_subscribed(self, source: Source, address: str, error: Exception | None) -> None:
+        """See ConnectionEvents."""
+        subscription = self._subscriptions.get(source)
+        if subscription is None:
+            return
+        self._in_events = True
+        try:
+            subscription.ready = error is None
+            subscription.address = address
+            subscription.error = error
+            if error is not None and not isinstance(error, ConnectionLost):
+                del self._subscriptions[source]
+            if source.kind is SourceKind.REPLY:
+                self._reply_ready = error is None
+                if self._reply_ready and self._ready:
+                    self._release_held()
+            self._tell_subscription(subscription, address, error)
+            self._changed()
+        finally:
+            self._in_events = False
+
+    def on_sent(self, results: Sequence[SentResult]) -> None:
+        """See ConnectionEvents."""
+        self._sleeping = False
+        self._in_events = True
+        try:
+            for outgoing, stage, error, taker in results:
+                if error is not None and self._may_go_again(outgoing, error):
+                    self._hold(outgoing)
+                    continue
+                token = outgoing.token
+                if token is not None:
+                    try:
+                        token.sent(outgoing, stage, error, taker)
+                    except Exception:
+                        _log.exception("%s: the sender of a message failed on its news", self.name)
+        finally:
+            self._in_events = False
+
+    def _may_go_again(self, outgoing: Outgoing, error: Exception) -> bool:
+        """Whether a message came back unwritten because the connection went: then it is held as if it had just been posted."""
+        return (
+            not self._ready
+            and not self._closing
+            and self._fatal is None
+            and not outgoing.withdrawn
+            and isinstance(error, ConnectionLost | ConnectFailed)
+            and error.delivered is Delivered.NO
+        )
+
+    def on_peer_lost(self, taker: str, error: Exception) -> None:
+        """See ConnectionEvents."""
+        self._in_events = True
+        try:
+            if self.on_peer is not None:
+                self.on_peer(taker, error)
+        finally:
+            self._in_events = False
+
+    def on_settled(self, deliveries: Sequence[Delivery], error: Exception | None) -> None:
+        """See ConnectionEvents."""
+        if not self._settled:
+            return
+        self._in_events = True
+        try:
+            for delivery in deliveries:
+                done = self._settled.pop(id(delivery), None)
+                if done is not None:
+                    try:
+                        done(delivery, error)
+                    except Exception:
+                        _log.exception("%s: the receiver of a message failed on its settlement", self.name)
+        finally:
+            self._in_events = False
+
+    def on_deliveries(self, source: Source, batch: Sequence[Delivery]) -> None:
+        """See ConnectionEvents."""
+        self._sleeping = False
+        subscription = self._subscriptions.get(source)
+        if subscription is None:
+            self._connection.settle(batch, Outcome.REQUEUE)
+            return
+        now = self.clock()
+        for delivery in batch:
+            delivery.received = now
+        self._in_events = True
+        try:
+            subscription.on_deliveries(batch)
+        except Exception:
+            _log.exception("%s: the subscriber of %s failed", self.name, source)
+        finally:
+            self._in_events = False
+
+
+class ThreadReactor(Reactor):
+    """A thread of ours owns the connection: always available, for blocking callers."""
+
+    _thread: threading.Thread | None = None
+    _ident = 0
+
+    def is_owner(self) -> bool:
+        """Whether the calling thread is the I/O thread."""
+        return threading.get_ident() == self._ident
+
+    def _launch(self) -> None:
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self._thread.start()
+
+    def _rouse(self) -> None:
+        self._connection.wake()
+
+    def _run(self) -> None:
+        self._ident = threading.get_ident()
+        connection = self._connection
+        inbox = self._inbox
+        hint = 0.0
+        try:
+            while self.state is not State.CLOSED:
+                if inbox:
+                    self._drain()
+                wait = self._tick()
+                if hint < wait:
+                    wait = hint
+                self._sleeping = True
+                # The look that the invariant asks for: after the flag, before the wait.
+                hint = connection.pump(0.0 if inbox or self._flushed else wait)
+                self._sleeping = False
+                if self._flushed:
+                    self._run_flushed()
+        except Exception as error:
+            self._broke(error)
+        else:
+            self._finish(Closed("the transport was closed"))
+
+
+class LoopReactor(Reactor):
+    """An event loop owns the connection: no thread, no hand-over. For drivers that have a descriptor to watch."""
+
+    def __init__(
+        self,
+        connect: Connect,
+        capabilities: Capabilities,
+        *,
+        name: str,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._loop = loop
+        self._ident = threading.get_ident()
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+        self._descriptor = -1
+        super().__init__(connect, capabilities, name=name, clock=clock)
+
+    def is_owner(self) -> bool:
+        """Whether the calling thread is the loop's."""
+        return threading.get_ident() == self._ident
+
+    @property
+    def has_descriptor(self) -> bool:
+        """Whether the connection can be watched by a loop at all."""
+        return self._connection.fileno() is not None
+
+    async def closed(self, grace: float) -> None:
+        """Close, and wait for it without blocking the loop."""
+        done = asyncio.Event()
+        self.on_change.append(lambda: done.set() if self._finished else None)
+        self.start_close(grace)
+        if not self._finished:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(done.wait(), grace + 1.0)
+
+    def _launch(self) -> None:
+        descriptor = self._connection.fileno()
+        if descriptor is None:
+            raise StateError("this connection has no descriptor for a loop to watch")
+        self._descriptor = descriptor
+        self._sleeping = True
+        if self.is_owner():
+            self._start_watching()
+        else:
+            self._loop.call_soon_threadsafe(self._start_watching)
+
+    def _start_watching(self) -> None:
+        self._loop.add_reader(self._descriptor, self._turn)
+        self._turn()
+
+    def _append(self, item: Any) -> None:
+        if self._launched and threading.get_ident() == self._ident:
+            # On the loop itself no wake-up is needed: one callback per burst.
+            self._inbox.append(item)
+            if not self._scheduled:
+                self._scheduled = True
+                self._loop.call_soon(self._turn)
+            if self._finished:
+                self._refuse_inbox()
+        else:
+            super()._append(item)
+
+    def _rouse(self) -> None:
+        self._connection.wake()
+
+    def _turn(self) -> None:
+        if self._finished:
+            return
+        self._scheduled = False
+        self._sleeping = False
+        connection = self._connection
+        inbox = self._inbox
+        hint = 0.0
+        try:
+            for _ in range(_TURNS):
+                if inbox:
+                    self._drain()
+                hint = connection.pump(0.0)
+                if self._flushed:
+                    self._run_flushed()
+                if self.state is State.CLOSED:
+                    self._loop.remove_reader(self._descriptor)
+                    self._finish(Closed("the transport was closed"))
+                    return
+                if hint > 0.0 and not inbox:
+                    break
+            wait = self._tick()
+        except Exception as error:
+            self._loop.remove_reader(self._descriptor)
+            self._broke(error)
+            return
+        if hint < wait:
+            wait = hint
+        self._sleeping = True
+        if inbox or wait <= 0.0:
+            self._sleeping = False
+            if not self._scheduled:
+                self._scheduled = True
+                self._loop.call_soon(self._turn)
+            return
+        when = self._loop.time() + wait
+        # A timer that fires early costs one empty turn; arming one per turn costs more than the turn.
+        if when < self._timer_at or self._timer is None:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = when
+            self._timer = self._loop.call_at(when, self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self._timer_at = math.inf
+        self._turn()
+
+    def _finish(self, cause: Exception) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        super()._finish(cause)

@@ -1,0 +1,147 @@
+"""The requests that a server has in hand: accepted late ones in time, gives signs of life, hears of cancels.
+
+A quick call costs nothing here but two dictionary entries. A call that has no answer after 50 ms is accepted, so that its caller knows that a
+server has it; from then on its caller hears once per interval that it is alive, all calls of one caller in one message.
+
+Who answers, and who accepts, are different threads. Whoever takes an entry out of `_fresh` does it; that is one step of the interpreter, so
+exactly one of them does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from messaging.errors import MessagingError
+from messaging.executor import CoroutineJob
+from messaging.message import CORRELATION_ID, Delivery, Outcome, Outgoing, Route
+from messaging.reactor import Reactor
+from messaging.rpc.context import CurrentRequest
+from messaging.wire import native
+from messaging.wire.native import Kind
+
+__all__ = ["InHand", "Monitor"]
+
+_log = logging.getLogger(__name__)
+
+ACCEPT_AFTER = 0.05
+"""Seconds without an answer after which a call is accepted on its own."""
+_SIGN_LIFE = 3.0
+"""Seconds for which a sign of life is worth sending."""
+
+
+class InHand:
+    """One request from its receipt to its end."""
+
+    __slots__ = ("delivery", "id", "interval", "job", "late", "next_sign", "reply_to", "request")
+
+    def __init__(self, delivery: Delivery, id: str) -> None:
+        self.delivery = delivery
+        self.id = id
+        self.reply_to = delivery.reply_to
+        self.interval = 1.0
+        self.next_sign = 0.0
+        self.late = False
+        """Settled after the handler has returned, not before."""
+        self.request: CurrentRequest | None = None
+        self.job: CoroutineJob | None = None
+
+
+class Monitor:
+    """The calls that one server has in hand. `add` and the timers run on the owner, `answered` on any thread."""
+
+    def __init__(self, reactor: Reactor, server: str, own_address: Callable[[], str]) -> None:
+        self._reactor = reactor
+        self._server = server
+        self._own_address = own_address
+        self._fresh: dict[str, InHand] = {}
+        self._accepted: dict[str, InHand] = {}
+        self._ticking = False
+        self._signing = False
+        self.in_hand: dict[str, InHand] = {}
+        """All requests, casts included."""
+
+    def add(self, item: InHand) -> None:
+        """Take a request in hand; owner only."""
+        self.in_hand[item.id] = item
+        if item.reply_to:
+            self._fresh[item.id] = item
+            if not self._ticking:
+                self._ticking = True
+                self._reactor.call_later(ACCEPT_AFTER, self._accept_late)
+
+    def answered(self, item: InHand) -> bool:
+        """Take a request out of hand; True when it was not accepted yet, so that the caller of this has to settle it."""
+        self.in_hand.pop(item.id, None)
+        if not item.reply_to:
+            return False
+        fresh = self._fresh.pop(item.id, None) is not None
+        if not fresh:
+            self._accepted.pop(item.id, None)
+        return fresh
+
+    def cancelled(self, ids: Sequence[str]) -> list[InHand]:
+        """Mark requests whose callers gave up; returns those that are in hand here."""
+        found = [item for item in map(self.in_hand.get, ids) if item is not None]
+        for item in found:
+            if item.request is not None:
+                item.request.gave_up = True
+        return found
+
+    def _accept_late(self) -> None:
+        now = self._reactor.clock()
+        peer_settles = self._reactor.capabilities.acceptance == "peer"
+        late: list[Delivery] = []
+        for id, item in list(self._fresh.items()):
+            if now - item.delivery.received < ACCEPT_AFTER:
+                # They are in the order of their receipt.
+                break
+            if self._fresh.pop(id, None) is None:
+                continue
+            item.next_sign = now + item.interval
+            self._accepted[id] = item
+            if id not in self.in_hand:
+                self._accepted.pop(id, None)
+            if peer_settles:
+                late.append(item.delivery)
+            else:
+                self._announce(item)
+        by_source: dict[object, list[Delivery]] = {}
+        for delivery in late:
+            by_source.setdefault(delivery.source, []).append(delivery)
+        for batch in by_source.values():
+            self._reactor.settle(batch, Outcome.ACCEPT)
+        if self._accepted and not self._signing:
+            self._signing = True
+            self._reactor.call_later(self._shortest(), self._give_signs)
+        self._ticking = bool(self._fresh)
+        if self._ticking:
+            self._reactor.call_later(ACCEPT_AFTER, self._accept_late)
+
+    def _announce(self, item: InHand) -> None:
+        body = native.encode(native.Accepted(native.VERSION, Kind.ACCEPTED, 0, self._own_address(), self._server))
+        self._send(item.reply_to, body, {CORRELATION_ID: item.id})
+
+    def _shortest(self) -> float:
+        intervals = [item.interval for item in list(self._accepted.values()) if item.interval > 0]
+        return max(0.05, min(intervals, default=1.0))
+
+    def _give_signs(self) -> None:
+        now = self._reactor.clock()
+        due: dict[str, list[str]] = {}
+        for item in list(self._accepted.values()):
+            if item.interval > 0 and item.next_sign <= now + 0.02:
+                item.next_sign = now + item.interval
+                due.setdefault(item.reply_to, []).append(item.id)
+        for address, ids in due.items():
+            self._send(address, native.encode(native.Alive(native.VERSION, Kind.ALIVE, 0, ids, self._server)), {})
+        self._signing = bool(self._accepted)
+        if self._signing:
+            self._reactor.call_later(self._shortest(), self._give_signs)
+
+    def _send(self, address: str, body: bytes, headers: dict[str, str]) -> None:
+        deadline = self._reactor.clock() + _SIGN_LIFE
+        try:
+            self._reactor.publish(Outgoing(Route.reply(address), body, dict(headers), deadline=deadline, confirm=False))
+        except MessagingError as error:
+            _log.debug("a sign of life was not sent: %s", error)

@@ -1,0 +1,327 @@
+"""One connection's calls: which reply belongs to which call, and what the news of a message mean for it.
+
+Registered before sent, ended once, by whoever takes the call out of the table. Everything here runs on the connection's owner, but for
+`start` and `abandon`. It knows nothing of endpoints and arguments; bodies stay encoded until the caller's own thread decodes them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from messaging.backoff import Backoff
+from messaging.errors import DecodeError, Delivered, MessagingError, NoRoute, ServerLost
+from messaging.message import CORRELATION_ID, MESSAGE_ID, Delivery, Outgoing, Route, Source, Stage
+from messaging.operations import Operations
+from messaging.pending import Operation
+from messaging.wire import native
+from messaging.wire.native import Kind
+
+__all__ = ["Call", "CallPolicy", "Cast", "Fanout", "RpcSession"]
+
+_log = logging.getLogger(__name__)
+
+REPLY_WINDOW = 100_000
+"""Replies are never held back: each belongs to a call that this process made, so their number is bounded by its own doing."""
+CANCEL_LIFE = 5.0
+"""Seconds for which telling a server of a cancel is worth trying."""
+
+
+class Fanout(NamedTuple):
+    """To how many servers a fanout went; None where the transport cannot know."""
+
+    sent: int | None
+    failed: int | None
+
+
+class CallPolicy(NamedTuple):
+    """What may be repeated: worked out once per prepared client."""
+
+    retry: int | None = None
+    """How often; None: as often as the deadline allows (but NoRoute only with wait_for_ready)."""
+    idempotent: bool = False
+    wait_for_ready: bool = False
+    silence: float = 3.0
+    """Seconds without a sign of life after which a server that has the call counts as lost; 0: never."""
+
+
+class ControlHandler(Protocol):
+    """What a server on the same connection wants to hear of."""
+
+    def cancelled(self, ids: Sequence[str]) -> None:
+        """Nobody waits for these calls any more."""
+
+
+class Request(Operation):
+    """What a call, a cast and a fanout have in common: being sent, and sent again where that is safe."""
+
+    __slots__ = ("attempts", "backoff", "policy", "session", "taker")
+
+    def __init__(
+        self,
+        session: RpcSession,
+        kind: str,
+        policy: CallPolicy,
+        timeout: float,
+        deadline: float,
+        wake: Callable[[], object],
+    ) -> None:
+        Operation.__init__(self, session.next_id(), kind, timeout, deadline, wake)
+        self.session = session
+        self.policy = policy
+        self.attempts = 0
+        self.backoff: Backoff | None = None
+        self.taker: str = ""
+
+    def sent(self, outgoing: Outgoing, stage: Stage | None, error: Exception | None, taker: Any) -> None:
+        """Take the news of the message; on the owner."""
+        if outgoing is not self.outgoing:
+            return
+        if error is None:
+            if type(taker) is str:
+                self.taker = taker
+            self.progressed(stage, taker)
+        elif not self._again(error):
+            self.session.operations.end(self, error)
+
+    def progressed(self, stage: Stage | None, taker: Any) -> None:
+        """The message is on its way, or taken."""
+
+    def _again(self, error: Exception) -> bool:
+        """Whether, and when, the message may be sent once more."""
+        policy = self.policy
+        if not isinstance(error, MessagingError) or not error.retryable:
+            return False
+        if error.delivered is Delivered.NO:
+            if policy.retry is not None:
+                allowed = self.attempts < policy.retry or (policy.wait_for_ready and isinstance(error, NoRoute))
+            else:
+                allowed = policy.wait_for_ready or not isinstance(error, NoRoute)
+        else:
+            allowed = policy.idempotent and error.delivered is Delivered.MAYBE
+            if policy.retry is not None:
+                allowed = allowed and self.attempts < policy.retry
+        if not allowed:
+            return False
+        if self.backoff is None:
+            self.backoff = Backoff(initial=0.02, maximum=0.5)
+        delay = self.backoff.next()
+        reactor = self.session.operations.reactor
+        if reactor.finished or reactor.clock() + delay >= self.deadline:
+            return False
+        self.attempts += 1
+        reactor.call_later(delay, self._send_again)
+        return True
+
+    def _send_again(self) -> None:
+        if self.session.operations.pending.get(self.id) is not self:
+            return
+        previous = self.outgoing
+        self.outgoing = Outgoing(
+            previous.route,
+            previous.body,
+            previous.headers,
+            self,
+            reply_to=previous.reply_to,
+            budget=previous.budget,
+            deadline=previous.deadline,
+            store=previous.store,
+            confirm=previous.confirm,
+        )
+        self.session.operations.reactor.publish(self.outgoing)
+
+
+class Cast(Request):
+    """A cast or a fanout: done when somebody has taken it."""
+
+    __slots__ = ()
+
+    def progressed(self, stage: Stage | None, taker: Any) -> None:
+        """Taken is done; written is done where nobody tells more."""
+        operations = self.session.operations
+        if stage is Stage.WRITTEN and operations.reactor.capabilities.confirms:
+            return
+        if operations.pending.take(self.id, None) is self:
+            self.value = Fanout(*taker) if type(taker) is tuple else Fanout(None, None)
+            operations.counters.add(f"{self.kind}.taken")
+            self.wake()
+
+
+class Call(Request):
+    """A call: done when its reply is there."""
+
+    __slots__ = ("address", "heard")
+
+    def __init__(
+        self,
+        session: RpcSession,
+        kind: str,
+        policy: CallPolicy,
+        timeout: float,
+        deadline: float,
+        wake: Callable[[], object],
+    ) -> None:
+        Request.__init__(self, session, kind, policy, timeout, deadline, wake)
+        self.address = ""
+        self.heard = 0.0
+        """When the server was last known to have it; 0 until it is accepted."""
+
+    def progressed(self, stage: Stage | None, taker: Any) -> None:
+        """A server has it: from now on it is expected to give signs of life."""
+        if stage is Stage.TAKEN and self.session.operations.reactor.capabilities.acceptance == "peer":
+            self.session.accepted(self)
+
+    def abandoned(self) -> None:
+        """Tell the server that nobody waits."""
+        self.session.send_cancel(self)
+
+
+class RpcSession:
+    """The calls of one connection. Attach it with `Operations.attach`."""
+
+    def __init__(self, operations: Operations) -> None:
+        self.operations = operations
+        self.next_id = operations.next_id
+        self.late = operations.counters.tally("call.late_replies")
+        self.replied = operations.counters.tally("call.replied")
+        self.sent = {kind: operations.counters.tally(f"{kind}.sent") for kind in ("call", "cast", "fanout")}
+        self._monitored: dict[str, Call] = {}
+        self._watching = False
+        self._controls: list[ControlHandler] = []
+        self._subscribed_at = 0.0
+        operations.reactor.on_peer = self._peer_lost
+        operations.reactor.subscribe(Source.reply(), REPLY_WINDOW, self._on_replies, self._on_reply_source)
+
+    def start(self, request: Request, outgoing: Outgoing, watched: bool) -> None:
+        """Register and send; any thread. `watched`: nobody else looks at the clock for it."""
+        request.outgoing = outgoing
+        self.sent[request.kind].add()
+        if watched:
+            self.operations.pending.add_watched(request)
+        else:
+            self.operations.pending.add(request)
+        try:
+            self.operations.reactor.publish(outgoing)
+        except MessagingError as error:
+            self.operations.end(request, error)
+
+    def abandon(self, request: Request, error: BaseException) -> bool:
+        """End an operation that its caller gives up, from the caller's own thread. False: it had ended already, and has its result."""
+        request.outgoing.withdrawn = True
+        if not self.operations.end(request, error):
+            return False
+        request.abandoned()
+        return True
+
+    def send_cancel(self, call: Call) -> None:
+        """Tell whoever has the call, as best it can be told; any thread."""
+        self._monitored.pop(call.id, None)
+        address = call.address or call.taker
+        if not address or self.operations.reactor.finished:
+            return
+        body = native.encode(native.Cancel(native.VERSION, Kind.CANCEL, 0, [call.id]))
+        deadline = self.operations.reactor.clock() + CANCEL_LIFE
+        try:
+            self.operations.reactor.publish(Outgoing(Route.reply(address), body, {}, deadline=deadline, confirm=False))
+        except MessagingError as error:
+            _log.debug("a cancel was not sent: %s", error)
+
+    def add_control(self, handler: ControlHandler) -> None:
+        """Let a server hear of cancels."""
+        self._controls.append(handler)
+
+    def remove_control(self, handler: ControlHandler) -> None:
+        """The reverse of add_control."""
+        if handler in self._controls:
+            self._controls.remove(handler)
+
+    @property
+    def address(self) -> str:
+        """Under which address this connection hears of cancels; empty while it does not."""
+        return self.operations.reactor.address_of(Source.reply())
+
+    def _on_reply_source(self, address: str, error: Exception | None) -> None:
+        self._subscribed_at = self.operations.reactor.clock()
+        if error is not None and not self.operations.reactor.finished:
+            _log.warning("answers cannot be received: %s", error)
+
+    def _on_replies(self, batch: Sequence[Delivery]) -> None:
+        take = self.operations.pending.take
+        for delivery in batch:
+            kind = native.kind_of(delivery.body)
+            if kind == Kind.RESULT or kind == Kind.FAILURE:
+                call = take(delivery.headers.get(CORRELATION_ID, ""), None)
+                if call is None:
+                    self.late.add()
+                    continue
+                if self._monitored:
+                    self._monitored.pop(call.id, None)
+                call.value = delivery
+                self.replied.add()
+                call.wake()
+            else:
+                self._on_control(kind, delivery)
+
+    def _on_control(self, kind: int, delivery: Delivery) -> None:
+        try:
+            message = native.decode(delivery.body)
+        except DecodeError as error:
+            self.operations.counters.add("undecodable")
+            _log.debug("a message to the reply address was dropped: %s", error)
+            return
+        if kind == Kind.ACCEPTED:
+            call = self.operations.pending.get(delivery.headers.get(CORRELATION_ID, ""))
+            if isinstance(call, Call):
+                call.address = message.address
+                call.outgoing.stage = Stage.TAKEN
+                self.accepted(call)
+        elif kind == Kind.ALIVE:
+            for id in message.ids:
+                call = self.operations.pending.get(id)
+                if isinstance(call, Call):
+                    self.accepted(call)
+        elif kind == Kind.CANCEL:
+            for handler in self._controls:
+                handler.cancelled(message.ids)
+
+    # Signs of life
+
+    def accepted(self, call: Call) -> None:
+        """A server has the call; owner only."""
+        call.heard = self.operations.reactor.clock()
+        if call.policy.silence and call.id not in self._monitored:
+            self._monitored[call.id] = call
+            if not self._watching:
+                self._watching = True
+                self.operations.reactor.call_later(0.5, self._watch)
+
+    def _watch(self) -> None:
+        reactor = self.operations.reactor
+        now = reactor.clock()
+        for call in list(self._monitored.values()):
+            # While answers could not reach this side, silence proves nothing.
+            heard = max(call.heard, self._subscribed_at)
+            if self.operations.pending.get(call.id) is not call:
+                self._monitored.pop(call.id, None)
+            elif reactor.reply_ready and now - heard > call.policy.silence:
+                self._monitored.pop(call.id, None)
+                error = ServerLost(
+                    f"the server that had taken call {call.id} has been silent for {call.policy.silence:g} s",
+                    delivered=Delivered.MAYBE,
+                )
+                call.sent(call.outgoing, call.outgoing.stage, error, None)
+        self._watching = bool(self._monitored)
+        if self._watching:
+            reactor.call_later(0.5, self._watch)
+
+    def _peer_lost(self, taker: str, error: Exception) -> None:
+        for call in list(self._monitored.values()):
+            if call.taker == taker:
+                self._monitored.pop(call.id, None)
+                call.sent(call.outgoing, call.outgoing.stage, error, None)
+
+
+def message_headers(id: str, more: dict[str, Any] | None) -> dict[str, Any]:
+    """Headers of a request: its id, and what the caller adds."""
+    return {MESSAGE_ID: id, **more} if more else {MESSAGE_ID: id}

@@ -1,0 +1,246 @@
+"""A transport: one URL, its driver, and the connections that it needs, made when they are first used.
+
+It joins what stands below (drivers, reactors) for what stands above (RPC, notifications) and refuses early what the driver cannot do. It
+knows nothing of calls and notifications beyond their roles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from messaging.counters import Counters
+from messaging.drivers import load_driver
+from messaging.drivers.base import Capabilities, Connection, ConnectionEvents, Driver, Role, Services, State
+from messaging.errors import Closed, StateError
+from messaging.operations import Operations
+from messaging.options import build_settings
+from messaging.reactor import LoopReactor, Reactor, ThreadReactor
+from messaging.url import Url, parse_url
+
+__all__ = ["BaseTransport", "Transport", "open_transport"]
+
+_alive: weakref.WeakSet[BaseTransport] = weakref.WeakSet()
+
+
+class BaseTransport:
+    """What the blocking and the asyncio transport have in common. Thread-safe."""
+
+    def __init__(
+        self,
+        url: str | Url,
+        *,
+        environment: Mapping[str, Any] | None = None,
+        file: Mapping[str, Any] | None = None,
+        credentials: Callable[[], tuple[str, str]] | None = None,
+        **options: Any,
+    ) -> None:
+        self.url = parse_url(url) if isinstance(url, str) else url
+        self._driver: Driver = load_driver(self.url.scheme, self.url.variant)
+        layers = [
+            ("configuration file", file or {}),
+            ("environment", environment or {}),
+            ("URL", dict(self.url.options)),
+            ("keyword", options),
+        ]
+        self._settings = build_settings(self._driver.options, layers, url=self.url, credentials=credentials)
+        self.capabilities: Capabilities = self._driver.capabilities(self._settings)
+        """The most that this transport can do; see the capability matrix in the documentation."""
+        self.counters = Counters()
+        self._operations: dict[Role, Operations] = {}
+        self._closed = False
+        self._lock = threading.RLock()
+        _alive.add(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.url}>"
+
+    def operations(self, role: Role) -> Operations:
+        """Return the operations of the connection for a role; the connection is made at the first request. Raises Closed."""
+        found = self._operations.get(role)
+        return found if found is not None else self._open(role)
+
+    def attached(self, role: Role, kind: type[Any]) -> Any:
+        """Return the one object of `kind` that goes with a role's connection."""
+        operations = self.operations(role)
+        with self._lock:
+            return operations.attach(kind, kind)
+
+    def _open(self, role: Role) -> Operations:
+        with self._lock:
+            if self._closed:
+                raise Closed(f"{self!r} was closed")
+            found = self._operations.get(role)
+            if found is not None:
+                return found
+            if self.capabilities.shared_roles and self._operations:
+                operations = next(iter(self._operations.values()))
+            else:
+                on_connection = Role.ALL if self.capabilities.shared_roles else role
+                reactor = self._reactor(
+                    lambda events, services: self._connect(on_connection, events, services), on_connection
+                )
+                operations = Operations(reactor, self.counters)
+            self._operations[role] = operations
+            return operations
+
+    def _connect(self, role: Role, events: ConnectionEvents, services: Services) -> Connection:
+        return self._driver.connect(self._settings, role, events, services)
+
+    def _reactor(self, connect: Callable[[ConnectionEvents, Services], Connection], role: Role) -> Reactor:
+        raise TypeError("a transport says who owns its connections")
+
+    def _name(self, role: Role) -> str:
+        hosts = ",".join(host.address for host in self.url.hosts)
+        return f"messaging {self.url.scheme}://{hosts} {role.value}"
+
+    def _reactors(self) -> list[Reactor]:
+        with self._lock:
+            return list({id(operations): operations.reactor for operations in self._operations.values()}.values())
+
+    def stats(self) -> dict[str, int]:
+        """Counts since the transport was opened, by name.
+
+        For each kind of operation, `KIND.sent` equals the sum of its outcomes (see messaging.counters.OUTCOMES) plus
+        `KIND.in_flight`. `driver.*` are the driver's own.
+        """
+        counts = self.counters.snapshot()
+        for operations in {id(found): found for found in list(self._operations.values())}.values():
+            for operation in operations.pending.everything():
+                name = f"{operation.kind}.in_flight"
+                counts[name] = counts.get(name, 0) + 1
+            for name, value in operations.reactor.counts().items():
+                counts[f"driver.{name}"] = counts.get(f"driver.{name}", 0) + value
+        return counts
+
+    def health(self) -> dict[str, Any]:
+        """Whether the transport is alive (not closed) and connected, and for each connection its state and the last trouble."""
+        reactors = self._reactors()
+        return {
+            "alive": not self._closed,
+            "connected": all(reactor.state in (State.READY, State.BLOCKED) for reactor in reactors),
+            "connections": {
+                reactor.name: {
+                    "state": reactor.state.value,
+                    "held": reactor.held,
+                    "trouble": str(reactor.cause) if reactor.cause is not None else None,
+                }
+                for reactor in reactors
+            },
+        }
+
+    def _begin_close(self) -> list[Reactor]:
+        with self._lock:
+            self._closed = True
+            return self._reactors()
+
+    def _forked(self) -> None:
+        """In a forked child: give up what belongs to the parent, without touching its sockets or locks, and start afresh when used."""
+        self._lock = threading.RLock()
+        operations = {id(found): found for found in self._operations.values()}
+        # The old objects stay referenced: collecting them would run destructors on sockets that the parent still uses.
+        self._inherited = operations
+        self._operations = {}
+        self.counters = Counters()
+        for found in operations.values():
+            found.forked()
+
+
+class Transport(BaseTransport):
+    """A transport for blocking callers: a thread of ours owns each connection. Open it with `open_transport`; thread-safe."""
+
+    def _reactor(self, connect: Callable[[ConnectionEvents, Services], Connection], role: Role) -> Reactor:
+        return ThreadReactor(connect, self.capabilities, name=self._name(role))
+
+    def close(self, grace: float = 5.0) -> None:
+        """Flush and close all connections within `grace` seconds; whatever still waits ends with Closed. Idempotent."""
+        reactors = self._begin_close()
+        until = time.monotonic() + grace
+        for reactor in reactors:
+            reactor.start_close(grace)
+        for reactor in reactors:
+            reactor.close(max(0.0, until - time.monotonic()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncTransport(BaseTransport):
+    """A transport for asyncio: the event loop itself owns each connection, where the driver has a descriptor to watch.
+
+    It belongs to the loop in which it is first used; another loop gets a StateError.
+    """
+
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    def bind(self) -> asyncio.AbstractEventLoop:
+        """Return the running loop, which becomes this transport's own. Raises StateError in another loop than before."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise StateError(
+                f"{self!r} belongs to another event loop, the one in which it was first used; open one transport per loop"
+            )
+        return loop
+
+    def _reactor(self, connect: Callable[[ConnectionEvents, Services], Connection], role: Role) -> Reactor:
+        loop = self.bind()
+        if self.capabilities.pump_stall == 0.0 and hasattr(loop, "add_reader"):
+            reactor = LoopReactor(connect, self.capabilities, name=self._name(role), loop=loop)
+            if reactor.has_descriptor:
+                return reactor
+            reactor.start_close(0.0)
+        return ThreadReactor(connect, self.capabilities, name=self._name(role))
+
+    def _forked(self) -> None:
+        self._loop = None
+        super()._forked()
+
+    async def close(self, grace: float = 5.0) -> None:
+        """Flush and close all connections within `grace` seconds; whatever still waits ends with Closed. Idempotent."""
+        reactors = self._begin_close()
+        for reactor in reactors:
+            reactor.start_close(grace)
+        for reactor in reactors:
+            if isinstance(reactor, LoopReactor):
+                await reactor.closed(grace)
+            else:
+                await asyncio.to_thread(reactor.close, grace)
+
+    async def __aenter__(self) -> Self:
+        self.bind()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def open_transport(url: str, **options: Any) -> Transport:
+    """Open a transport by its URL; nothing is connected before it is needed.
+
+    Every option of the driver may be given in the URL or as a keyword; the keyword wins. `credentials` may be a function
+    that returns (user, password), asked at each connect. Raises InvalidUrl, UnknownDriver, DriverNotInstalled or ConfigError.
+    """
+    return Transport(url, **options)
+
+
+def _after_fork_in_child() -> None:
+    for transport in list(_alive):
+        transport._forked()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

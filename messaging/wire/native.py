@@ -1,0 +1,193 @@
+"""The library's own wire format: one msgpack array per message.
+
+    [version, kind, features, ...]      version 1; kind below; features: bits that a receiver must understand, 0 so far
+
+Fields are only ever appended: an older reader ignores the tail, a newer one has defaults for what is missing, so a version talks to its
+neighbours. A feature bit is for what may not be ignored. The first three elements have a fixed place in the bytes, so that the owner of
+a connection can tell a reply from a cancel without decoding it. Ids, deadlines and reply addresses are not in here: they travel in the
+transport's own properties, where brokers can use them.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgspec
+
+from messaging.errors import DecodeError, EncodeError
+
+__all__ = [
+    "CONTENT_TYPE_NATIVE",
+    "VERSION",
+    "Accepted",
+    "Alive",
+    "Cancel",
+    "Failure",
+    "Kind",
+    "Notification",
+    "Request",
+    "RequestBody",
+    "Result",
+    "decode",
+    "encode",
+    "kind_of",
+]
+
+VERSION = 1
+CONTENT_TYPE_NATIVE = "application/vnd.messaging+msgpack"
+_KNOWN_FEATURES = 0
+
+
+class Kind(enum.IntEnum):
+    """What a message is; the second element of its array."""
+
+    CALL = 1
+    CAST = 2
+    RESULT = 3
+    FAILURE = 4
+    ACCEPTED = 5
+    ALIVE = 6
+    CANCEL = 7
+    NOTIFICATION = 8
+
+
+class _Body(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    version: int
+    kind: int
+    features: int
+
+
+class RequestBody(_Body, frozen=True, gc=False):
+    """A call or a cast, as it is written; `args` is a dict."""
+
+    method: str
+    namespace: str | None
+    interface: str | None
+    """The interface version that the caller was written against."""
+    context: dict[str, Any]
+    args: Any
+    monitor: float = 0.0
+    """Seconds between the signs of life that the caller wants while it runs; 0: none."""
+
+
+class Request(_Body, frozen=True, gc=False):
+    """The same as it is read: the arguments stay encoded until the method, and so their types, are known."""
+
+    method: str
+    namespace: str | None
+    interface: str | None
+    context: dict[str, Any]
+    args: msgspec.Raw
+    monitor: float = 0.0
+
+
+class Result(_Body, frozen=True, gc=False):
+    """The value that a method returned; on reading it is still encoded."""
+
+    value: Any
+    server: str = ""
+
+
+class EncodedResult(_Body, frozen=True, gc=False):
+    """A Result as it is read."""
+
+    value: msgspec.Raw
+    server: str = ""
+
+
+class Failure(_Body, frozen=True, gc=False):
+    """An error in place of a result: a code that says which kind, and the exception's class, text, traceback and, where they can be
+    encoded, arguments. `declared` is the class under which callers know it, when it is a subclass of that."""
+
+    code: str
+    type: str
+    text: str
+    trace: str = ""
+    args: Any = None
+    server: str = ""
+    declared: str = ""
+
+
+class Accepted(_Body, frozen=True, gc=False):
+    """A server tells that the call named by the correlation id is in hand, and where a cancel reaches it."""
+
+    address: str
+    server: str = ""
+
+
+class Alive(_Body, frozen=True, gc=False):
+    """A server tells that these calls are still running."""
+
+    ids: list[str]
+    server: str = ""
+
+
+class Cancel(_Body, frozen=True, gc=False):
+    """A caller tells that nobody waits for these calls any more."""
+
+    ids: list[str]
+
+
+class Notification(_Body, frozen=True, gc=False):
+    """A notification; `timestamp` is seconds since the epoch."""
+
+    event_type: str
+    publisher_id: str
+    level: str
+    timestamp: float
+    context: dict[str, Any]
+    payload: Any
+
+
+_encoder = msgspec.msgpack.Encoder()
+encode_unchecked = _encoder.encode
+
+
+def encode(body: _Body) -> bytes:
+    """Write a body. Raises EncodeError for a value that msgpack cannot carry."""
+    try:
+        return _encoder.encode(body)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise EncodeError(str(error)) from error
+
+
+_decoders: dict[int, msgspec.msgpack.Decoder[Any]] = {
+    Kind.CALL: msgspec.msgpack.Decoder(Request),
+    Kind.CAST: msgspec.msgpack.Decoder(Request),
+    Kind.RESULT: msgspec.msgpack.Decoder(EncodedResult),
+    Kind.FAILURE: msgspec.msgpack.Decoder(Failure),
+    Kind.ACCEPTED: msgspec.msgpack.Decoder(Accepted),
+    Kind.ALIVE: msgspec.msgpack.Decoder(Alive),
+    Kind.CANCEL: msgspec.msgpack.Decoder(Cancel),
+    Kind.NOTIFICATION: msgspec.msgpack.Decoder(Notification),
+}
+
+
+def kind_of(body: bytes) -> int:
+    """Return the kind of a message from its first bytes, 0 when it is none of ours.
+
+    A msgpack array of up to 15 elements starts with one byte 0x9N, and a small number is one byte: the version and the kind.
+    """
+    if len(body) < 4 or body[0] >> 4 != 9 or body[1] != VERSION:
+        return 0
+    return body[2]
+
+
+def decode(body: bytes) -> Any:
+    """Read a message of any kind: Request, EncodedResult, Failure, Accepted, Alive, Cancel or Notification.
+
+    Raises DecodeError for what is malformed, of an unknown version or kind, or needs a feature that this side lacks.
+    """
+    if len(body) >= 4 and body[0] >> 4 == 9 and body[1] != VERSION:
+        raise DecodeError(f"wire version {body[1]} is not supported; this side speaks version {VERSION}")
+    decoder = _decoders.get(kind_of(body))
+    if decoder is None:
+        raise DecodeError("not a message of this library")
+    try:
+        value = decoder.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise DecodeError(f"malformed message: {error}") from error
+    if value.features & ~_KNOWN_FEATURES:
+        raise DecodeError(f"the message needs feature bits {value.features:#x}, which this version does not have; upgrade this side")
+    return value
