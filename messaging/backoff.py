@@ -1,7 +1,7 @@
 """How long to wait before the next attempt: exponential with full jitter.
 
-Full jitter (anything between 0 and the bound) is what keeps a thousand clients of one restarted server from coming back together. Pure:
-the random source is given, nothing sleeps here.
+Full jitter (anything between 0 and the bound) is what keeps a thousand clients of one restarted server from coming back
+together. Pure: the random source is given, nothing sleeps here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Values to bytes and back: msgpack by msgspec, with errors that name what could not be written or read.
 
-It knows nothing of messages. Encoders are not thread-safe to share while encoding in msgspec's `encode_into`, but `encode` and `decode`
-are, so one of each serves all threads. Conversion to a type is strict about kinds (a string is no number) and is done by msgspec from the
-annotations, so that what a handler gets is what its signature says.
+It knows nothing of messages. Encoders are not thread-safe to share while encoding in msgspec's `encode_into`, but
+`encode` and `decode` are, so one of each serves all threads. Conversion to a type is strict about kinds (a string is no
+number) and is done by msgspec from the annotations, so that what a handler gets is what its signature says.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ _decoder = msgspec.msgpack.Decoder()
 
 
 class Serializer(Protocol):
-    """Turns the application's own values and contexts into plain ones (None, bool, int, float, str, bytes, list, dict) and back.
+    """Turns the application's own values and contexts into plain ones (None, bool, int, float, str, bytes, list, dict)
+    and back.
 
     When a serializer is set, annotations are not used for conversion: the serializer decides what a handler gets.
     """

@@ -1,7 +1,8 @@
 """Counts that balance: every operation that starts ends in exactly one outcome.
 
-Operations end on whatever thread ends them, and `value += 1` from several threads loses counts. `next()` on an `itertools.count` is
-one step of the interpreter, so each cell is one of these; it costs 30 ns and needs no lock. A count can only be read from its repr.
+Operations end on whatever thread ends them, and `value += 1` from several threads loses counts. `next()` on an
+`itertools.count` is one step of the interpreter, so each cell is one of these; it costs 30 ns and needs no lock. A
+count can only be read from its repr.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from collections.abc import Callable
 __all__ = ["OUTCOMES", "Counters", "Tally"]
 
 OUTCOMES = ("replied", "taken", "refused", "unroutable", "expired", "in_doubt", "cancelled", "closed")
-"""How an operation can end. `replied`: an answer came, an error of the handler included; `taken`: a peer or broker has taken it;
-`refused`: told that it will not be done; `unroutable`: told that nobody listens; `expired`: the deadline passed; `in_doubt`: the
-connection was lost; `cancelled`: its caller gave up; `closed`: the transport was closed under it."""
+"""How an operation can end. `replied`: an answer came, an error of the handler included; `taken`: a peer or broker has
+taken it; `refused`: told that it will not be done; `unroutable`: told that nobody listens; `expired`: the deadline
+passed; `in_doubt`: the connection was lost; `cancelled`: its caller gave up; `closed`: the transport was closed under
+it."""
 
 
 class Tally:

@@ -1,7 +1,8 @@
 """One absolute deadline per operation, and the scope in which nested calls inherit it.
 
-A deadline is a point on the monotonic clock in seconds, made once when the user calls; every later step asks it how much is left, and
-none makes a new one. It knows nothing of messages. The scope is a context variable, so it follows threads' and tasks' own contexts.
+A deadline is a point on the monotonic clock in seconds, made once when the user calls; every later step asks it how
+much is left, and none makes a new one. It knows nothing of messages. The scope is a context variable, so it follows
+threads' and tasks' own contexts.
 """
 
 from __future__ import annotations

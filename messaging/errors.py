@@ -14,8 +14,9 @@
       StateError (RuntimeError)     Closed  NotStarted  Forked  Cancelled
       PipelineFailed (ExceptionGroup)
 
-A caller has one question that only the library can answer: did a handler run? So each error carries `delivered`, and only
-`Delivered.NO` allows sending again without asking anybody. This file knows nothing of transports; the others translate into it.
+A caller has one question that only the library can answer: did a handler run? So each error carries `delivered`, and
+only `Delivered.NO` allows sending again without asking anybody. This file knows nothing of transports; the others
+translate into it.
 """
 
 from __future__ import annotations
@@ -165,8 +166,8 @@ class TooLarge(TransportError):
 class DeadlineExceeded(MessagingError, TimeoutError):
     """The deadline passed. `phase` says what was being waited for when it did.
 
-    Phases: `connect` (no connection), `send` (not written), `accept` (written, but nobody has said that it is in hand), `reply` (a
-    server has it, but has not answered), `silent` (written, on a transport where nobody tells more).
+    Phases: `connect` (no connection), `send` (not written), `accept` (written, but nobody has said that it is in hand),
+    `reply` (a server has it, but has not answered), `silent` (written, on a transport where nobody tells more).
     """
 
     _delivered = Delivered.MAYBE
@@ -201,8 +202,8 @@ class DecodeError(CodecError):
 class RemoteError(MessagingError):
     """The server answered with an exception that is not declared on this side.
 
-    `type` is the remote class by its full name, `text` its message, `trace` the remote traceback as text (empty where the server keeps
-    it to itself), `server` the name of the server that answered.
+    `type` is the remote class by its full name, `text` its message, `trace` the remote traceback as text (empty where
+    the server keeps it to itself), `server` the name of the server that answered.
     """
 
     _delivered = Delivered.YES

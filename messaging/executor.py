@@ -1,8 +1,8 @@
 """What runs handlers: a bounded pool of threads, the owner itself, or one loop for coroutines.
 
-It knows nothing of messages: it runs functions that were handed over in batches and never lets an exception escape. A pool of our own instead
-of concurrent.futures, because that makes a Future and takes two locks per job; here a batch is one extend of a deque, and only as many
-sleepers are woken as there is work.
+It knows nothing of messages: it runs functions that were handed over in batches and never lets an exception escape. A
+pool of our own instead of concurrent.futures, because that makes a Future and takes two locks per job; here a batch is
+one extend of a deque, and only as many sleepers are woken as there is work.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ Job = Callable[[], None]
 
 
 class InlineExecutor:
-    """Runs each job at once, on the thread that hands it over: the connection's owner. For handlers that are quick and never wait."""
+    """Runs each job at once, on the thread that hands it over: the connection's owner. For handlers that are quick and
+    never wait.
+    """
 
     slots = 1
 
@@ -61,8 +63,8 @@ class ThreadExecutor:
         self._wake_one()
 
     def _wake_one(self) -> None:
-        # Wakes at most one thread: a worker that takes a job while more wait wakes the next one before it starts. Jobs that block thus
-        # spread over the pool at once, and quick ones are drained by a single thread without switching.
+        # Wakes at most one thread: a worker that takes a job while more wait wakes the next one before it starts. Jobs
+        # that block thus spread over the pool at once, and quick ones are drained by a single thread without switching.
         try:
             sleeper = self._sleepers.pop()
         except IndexError:
@@ -106,7 +108,9 @@ class ThreadExecutor:
             _run(job)
 
     def close(self, until: float) -> bool:
-        """Refuse new jobs, let the running ones end, and wait for that until the monotonic time `until`; True when all ended."""
+        """Refuse new jobs, let the running ones end, and wait for that until the monotonic time `until`; True when all
+        ended.
+        """
         self._closed = True
         while self._sleepers:
             try:
@@ -121,7 +125,9 @@ class ThreadExecutor:
 
 
 class LoopTasks:
-    """Coroutines on one event loop, at most `slots` at a time; the others wait in order. `start` is thread-safe, `end` is not."""
+    """Coroutines on one event loop, at most `slots` at a time; the others wait in order. `start` is thread-safe, `end`
+    is not.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, slots: int) -> None:
         self._loop = loop
@@ -190,7 +196,9 @@ class CoroutineJob:
 
 
 class CoroutineRunner:
-    """An event loop in a thread of its own, for `async def` handlers of servers that are not on a loop already. Thread-safe."""
+    """An event loop in a thread of its own, for `async def` handlers of servers that are not on a loop already.
+    Thread-safe.
+    """
 
     def __init__(self, slots: int, name: str) -> None:
         self._slots = slots
@@ -225,7 +233,9 @@ class CoroutineRunner:
             loop.close()
 
     def close(self, until: float) -> bool:
-        """Let what runs end until the monotonic time `until`, then cancel it and stop the loop; True when nothing was cancelled."""
+        """Let what runs end until the monotonic time `until`, then cancel it and stop the loop; True when nothing was
+        cancelled.
+        """
         with self._lock:
             loop, thread, tasks = self._loop, self._thread, self._tasks
         if loop is None or thread is None or tasks is None or not thread.is_alive():

@@ -1,8 +1,10 @@
-"""The values that pass between the patterns above and the drivers below: routes, sources, outgoing messages, deliveries.
+"""The values that pass between the patterns above and the drivers below: routes, sources, outgoing messages,
+deliveries.
 
-This is the whole vocabulary that a driver needs. It knows nothing of calls, casts, versions or endpoints: a driver sees four ways to address
-a message, bytes, and a few headers that brokers can use. The two message classes are msgspec structs because one of each is made per
-message and a struct is built in C (0.2 us against 0.8 us for a dataclass of this size).
+This is the whole vocabulary that a driver needs. It knows nothing of calls, casts, versions or endpoints: a driver sees
+four ways to address a message, bytes, and a few headers that brokers can use. The two message classes are msgspec
+structs because one of each is made per message and a struct is built in C (0.2 us against 0.8 us for a dataclass of
+this size).
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ CONTENT_TYPE = "content-type"
 PRIORITY = "priority"
 TRACEPARENT = "traceparent"
 RESERVED_HEADERS = frozenset({MESSAGE_ID, CORRELATION_ID, CONTENT_TYPE, PRIORITY, TRACEPARENT})
-"""Header keys that a driver puts into its transport's own properties where it has them; all others travel as plain headers."""
+"""Header keys that a driver puts into its transport's own properties where it has them; all others travel as plain
+headers."""
 
 DEAD_REASON = "dead-reason"
 """Header that a driver puts on a dead letter: the reason that it was rejected with."""
@@ -168,11 +171,13 @@ class Token:
 class Outgoing(msgspec.Struct, eq=False, weakref=True):
     """A message on its way out. The driver reads it; the sender alone may set `withdrawn`, from any thread.
 
-    At the write a driver sets `stage = WRITTEN` first and looks at `withdrawn` after that; a sender sets `withdrawn` first and looks at
-    `stage` after that. So whatever the threads do, a sender that is told "not written" is told the truth.
+    At the write a driver sets `stage = WRITTEN` first and looks at `withdrawn` after that; a sender sets `withdrawn`
+    first and looks at `stage` after that. So whatever the threads do, a sender that is told "not written" is told the
+    truth.
 
-    `encode` replaces `body` for wire formats that carry the reply address and the budget inside: it is called once, at the write, with
-    (the connection's reply address or "", the remaining seconds or None). Times are seconds; `deadline` is on the connection's clock.
+    `encode` replaces `body` for wire formats that carry the reply address and the budget inside: it is called once, at
+    the write, with (the connection's reply address or "", the remaining seconds or None). Times are seconds; `deadline`
+    is on the connection's clock.
     """
 
     route: Route
@@ -195,11 +200,12 @@ class Outgoing(msgspec.Struct, eq=False, weakref=True):
     """False: WRITTEN is all that is asked, and may be the only news."""
     encode: Callable[[str, float | None], bytes] | None = None
     stage: Stage | None = None
-    """The last proven stage; the driver keeps it (a write that was skipped because of `withdrawn` may leave it at WRITTEN)."""
+    """The last proven stage; the driver keeps it (a write that was skipped because of `withdrawn` may leave it at
+    WRITTEN)."""
 
 
 class SentResult(NamedTuple):
-    """News of one message. `taker` is the opaque address of who took it, or for ALL a pair (sent, failed); else None."""
+    """News of one message. `taker` is the opaque address of who took it, or for ALL (sent, failed); else None."""
 
     outgoing: Outgoing
     stage: Stage | None
@@ -208,7 +214,9 @@ class SentResult(NamedTuple):
 
 
 class Delivery(msgspec.Struct, eq=False, weakref=True):
-    """A received message, unsettled. It belongs to one generation of one subscription; `stale` is set when that one is gone."""
+    """A received message, unsettled. It belongs to one generation of one subscription; `stale` is set when that one is
+    gone.
+    """
 
     source: Source
     body: bytes

@@ -1,7 +1,8 @@
-"""The operations under way on one connection: their ids, their deadlines, their counts, and their end when the connection ends.
+"""The operations under way on one connection: their ids, their deadlines, their counts, and their end when the
+connection ends.
 
-It stands between a reactor, which knows no operations, and the patterns, which know no threads. A pattern registers an operation, publishes
-its message, and gets it back ended; what a reply means is the pattern's business.
+It stands between a reactor, which knows no operations, and the patterns, which know no threads. A pattern registers an
+operation, publishes its message, and gets it back ended; what a reply means is the pattern's business.
 """
 
 from __future__ import annotations
@@ -35,13 +36,16 @@ class Operations:
         reactor.on_change.append(self._reactor_changed)
 
     def next_id(self) -> str:
-        """Return a message id that no other connection uses: a random prefix and a number (a uuid for each costs ten times as much)."""
+        """Return a message id that no other connection uses: a random prefix and a number (a uuid for each costs ten
+        times as much).
+        """
         return f"{self._prefix}{self._ids():x}"
 
     def attach(self, kind: type[T], make: Callable[[Operations], T]) -> T:
         """Return the one object of a kind that goes with this connection, made at the first request."""
         found: T | None = self._attached.get(kind)
-        # setdefault decides between two threads that both made one; making one has no effect that shows before it is used.
+        # setdefault decides between two threads that both made one; making one has no effect that shows before it is
+        # used.
         return found if found is not None else cast("T", self._attached.setdefault(kind, make(self)))
 
     def end(self, operation: Operation, error: BaseException) -> bool:

@@ -1,7 +1,8 @@
 """Typed option tables: from strings of a URL, an environment or a TOML file, and from keywords, to one frozen Settings.
 
-A driver declares its options as fields of a msgspec struct; this file checks and converts them, and tells a user who mistyped one what is
-allowed and what the nearest spelling is. It knows no driver. The same fields give the documentation, so that the two cannot differ.
+A driver declares its options as fields of a msgspec struct; this file checks and converts them, and tells a user who
+mistyped one what is allowed and what the nearest spelling is. It knows no driver. The same fields give the
+documentation, so that the two cannot differ.
 """
 
 from __future__ import annotations
@@ -97,8 +98,8 @@ def _convert(name: str, value: Any, annotation: Any, info: OptionInfo, origin: s
 def build_settings(table: type[T], layers: Sequence[tuple[str, Mapping[str, Any]]], **fixed: Any) -> T:
     """Make the Settings of a driver from several layers of options, the later ones winning.
 
-    `layers` are pairs (where they come from, the options). Raises ConfigError that names an unknown or bad option, what is
-    allowed, and the nearest known name.
+    `layers` are pairs (where they come from, the options). Raises ConfigError that names an unknown or bad option, what
+    is allowed, and the nearest known name.
     """
     known = {info.name: info for info in describe_options(table)}
     hints = typing.get_type_hints(table, include_extras=True)

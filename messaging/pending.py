@@ -1,8 +1,9 @@
 """Operations that wait for their outcome, and who may end them.
 
-An operation (a call, a cast, a notification) is registered before anything is sent and ended exactly once: whoever takes it out of the table
-ends it, and taking it out is one step of the interpreter. So a reply, the deadline, a lost connection, a cancellation and a close may
-come together from different threads, and one of them wins. Nothing here does I/O, waits, or reads a clock.
+An operation (a call, a cast, a notification) is registered before anything is sent and ended exactly once: whoever
+takes it out of the table ends it, and taking it out is one step of the interpreter. So a reply, the deadline, a lost
+connection, a cancellation and a close may come together from different threads, and one of them wins. Nothing here does
+I/O, waits, or reads a clock.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ def outcome_of(error: BaseException) -> str:
 
 
 class Operation(Token):
-    """One operation under way. Subclasses say what its news mean; `wake` is called once, by whoever ended it, after the result is set."""
+    """One operation under way. Subclasses say what its news mean; `wake` is called once, by whoever ended it, after the
+    result is set.
+    """
 
     __slots__ = ("deadline", "error", "id", "kind", "outgoing", "timeout", "value", "wake")
 
@@ -84,7 +87,9 @@ class Operation(Token):
 
 
 class Pending:
-    """The table of operations under way. `add`, `take` and `get` may be called from any thread, the rest by the connection's owner."""
+    """The table of operations under way. `add`, `take` and `get` may be called from any thread, the rest by the
+    connection's owner.
+    """
 
     __slots__ = ("_new_deadlines", "_next_expiry", "_operations", "get", "take")
 
@@ -128,8 +133,9 @@ class Pending:
     def overdue(self, now: float) -> list[Operation]:
         """Return what has passed its deadline; the caller takes and ends each.
 
-        A scan of everything, but a rare one: after it, the next is due when the oldest operation of now would expire, and by then
-        nearly all have been answered. That costs nothing per operation, where a timer for each costs more than the rest of a call.
+        A scan of everything, but a rare one: after it, the next is due when the oldest operation of now would expire,
+        and by then nearly all have been answered. That costs nothing per operation, where a timer for each costs more
+        than the rest of a call.
         """
         if now < self.next_expiry():
             return []

@@ -1,18 +1,19 @@
 """Who owns a connection's I/O. This is the threading file: all hand-overs between threads are here, and nowhere else.
 
-A connection has one owner at a time, which alone touches it: a thread of ours (ThreadReactor), or the user's event loop (LoopReactor). All
-others append to an inbox and wake the owner if it sleeps. The rule that everything rests on:
+A connection has one owner at a time, which alone touches it: a thread of ours (ThreadReactor), or the user's event loop
+(LoopReactor). All others append to an inbox and wake the owner if it sleeps. The rule that everything rests on:
 
     If nobody pumps and something is outstanding or in the inbox, some awake thread will still look.
 
     owner:   raises `_sleeping`, then looks into the inbox once more, then waits in pump
     poster:  appends to the inbox, then looks at `_sleeping`; if it is raised, lowers it and wakes the connection
 
-Whatever the order in which those steps fall, either the owner sees what was posted or the poster sees that it must wake. Turned round on either
-side, a message can lie in the inbox while everybody waits; random traffic does not find that, so a test steps through the orders.
+Whatever the order in which those steps fall, either the owner sees what was posted or the poster sees that it must
+wake. Turned round on either side, a message can lie in the inbox while everybody waits; random traffic does not find
+that, so a test steps through the orders.
 
-It knows nothing of calls and notifications: it holds what cannot go yet, keeps subscriptions, runs timers, and hands batches to whoever
-subscribed. User code never runs here, except handlers that asked for `inline`.
+It knows nothing of calls and notifications: it holds what cannot go yet, keeps subscriptions, runs timers, and hands
+batches to whoever subscribed. User code never runs here, except handlers that asked for `inline`.
 """
 
 from __future__ import annotations
@@ -54,10 +55,12 @@ DeliveryHandler = Callable[[Sequence[Delivery]], None]
 SubscribedHandler = Callable[[str, Exception | None], None]
 
 _HELD_MESSAGES = 100_000
-"""How many messages may wait for a connection before `Overloaded`: a service that outlives its broker must not eat the machine."""
+"""How many messages may wait for a connection before `Overloaded`: a service that outlives its broker must not eat the
+machine."""
 _HELD_BYTES = 256 * 1024 * 1024
 _LONGEST_WAIT = 30.0
-"""Seconds after which the owner looks around even when nothing asked for it; a bound on the harm of a bug in a driver."""
+"""Seconds after which the owner looks around even when nothing asked for it; a bound on the harm of a bug in a driver.
+"""
 _TURNS = 16
 """How often a loop's owner may pump in a row before the loop's other callbacks run."""
 
@@ -80,7 +83,9 @@ class Subscription:
 
 
 class _Offload:
-    """A bounded pool of daemon threads for what blocks; started at first use. A blocked resolver must not delay the process's exit."""
+    """A bounded pool of daemon threads for what blocks; started at first use. A blocked resolver must not delay the
+    process's exit.
+    """
 
     def __init__(self, size: int = 2) -> None:
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -161,7 +166,9 @@ class Reactor:
             self._post(delivery)
 
     def answer(self, delivery: Delivery, outgoing: Outgoing) -> None:
-        """Settle a delivery as done and send the answer to it, in one flush: where settling is end to end they share a message."""
+        """Settle a delivery as done and send the answer to it, in one flush: where settling is end to end they share a
+        message.
+        """
         if self._closing:
             raise Closed("the transport was closed") from self._fatal
         if self.in_events():
@@ -180,7 +187,7 @@ class Reactor:
         reason: str = "",
         done: Callable[[Delivery, Exception | None], None] | None = None,
     ) -> None:
-        """Settle deliveries of one source; `done` is called on the owner for each, when it was written or could not be."""
+        """Settle deliveries of one source; `done` is called on the owner for each, once it was written or has failed."""
 
         def act() -> None:
             if done is not None:
@@ -193,7 +200,9 @@ class Reactor:
     def subscribe(
         self, source: Source, window: int, on_deliveries: DeliveryHandler, on_subscribed: SubscribedHandler
     ) -> None:
-        """Receive from a source. `on_subscribed(address, error)` is called on the owner at each change, after every reconnect too."""
+        """Receive from a source. `on_subscribed(address, error)` is called on the owner at each change, after every
+        reconnect too.
+        """
 
         def act() -> None:
             if source in self._subscriptions:
@@ -500,7 +509,7 @@ class Reactor:
         self.state = State.CLOSED
 
     def _finish(self, cause: Exception) -> None:
-        """The connection is gone for good: end everything that waits. Runs once, on the owner (or before there is one)."""
+        """The connection is gone for good: end everything that waits. Runs once, on the owner, or before there is one."""
         self._fatal = self._fatal or cause
         self._closing = True
         self._finished = True
@@ -612,7 +621,9 @@ class Reactor:
             self._in_events = False
 
     def _may_go_again(self, outgoing: Outgoing, error: Exception) -> bool:
-        """Whether a message came back unwritten because the connection went: then it is held as if it had just been posted."""
+        """Whether a message came back unwritten because the connection went: then it is held as if it had just been
+        posted.
+        """
         return (
             not self._ready
             and not self._closing

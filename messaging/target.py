@@ -1,6 +1,7 @@
 """Where an operation goes or what a server offers: the predecessor's Target, made a value.
 
-It knows nothing of drivers: names and versions only. Frozen, comparable and hashable, so that it can be a key and be shared by threads.
+It knows nothing of drivers: names and versions only. Frozen, comparable and hashable, so that it can be a key and be
+shared by threads.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def _check_version(what: str, value: Any) -> None:
 class Target:
     """An address (exchange, topic, server, fanout) and an interface (namespace, version).
 
-    A server needs `topic` and `server`; an endpoint `namespace` and `version`; a client `topic`. `legacy_namespaces` are further
-    namespaces that an endpoint answers to. Raises InvalidTarget for malformed names and versions.
+    A server needs `topic` and `server`; an endpoint `namespace` and `version`; a client `topic`. `legacy_namespaces`
+    are further namespaces that an endpoint answers to. Raises InvalidTarget for malformed names and versions.
     """
 
     exchange: str | None = None
@@ -74,8 +75,8 @@ class Target:
 def version_compatible(offered: str, wanted: str) -> bool:
     """Tell whether an interface of version `offered` serves a request of version `wanted`.
 
-    The majors are equal and the offered minor is not smaller; with equal minors the offered third part is not smaller. This is the
-    predecessor's rule.
+    The majors are equal and the offered minor is not smaller; with equal minors the offered third part is not smaller.
+    This is the predecessor's rule.
     """
     have = [int(part) for part in offered.split(".")]
     want = [int(part) for part in wanted.split(".")]

@@ -1,7 +1,7 @@
 """A transport: one URL, its driver, and the connections that it needs, made when they are first used.
 
-It joins what stands below (drivers, reactors) for what stands above (RPC, notifications) and refuses early what the driver cannot do. It
-knows nothing of calls and notifications beyond their roles.
+It joins what stands below (drivers, reactors) for what stands above (RPC, notifications) and refuses early what the
+driver cannot do. It knows nothing of calls and notifications beyond their roles.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ class BaseTransport:
         return f"<{type(self).__name__} {self.url}>"
 
     def operations(self, role: Role) -> Operations:
-        """Return the operations of the connection for a role; the connection is made at the first request. Raises Closed."""
+        """Return the operations of the connection for a role; the connection is made at the first request. Raises
+        Closed.
+        """
         found = self._operations.get(role)
         return found if found is not None else self._open(role)
 
@@ -120,7 +122,9 @@ class BaseTransport:
         return counts
 
     def health(self) -> dict[str, Any]:
-        """Whether the transport is alive (not closed) and connected, and for each connection its state and the last trouble."""
+        """Whether the transport is alive (not closed) and connected, and for each connection its state and the last
+        trouble.
+        """
         reactors = self._reactors()
         return {
             "alive": not self._closed,
@@ -141,7 +145,9 @@ class BaseTransport:
             return self._reactors()
 
     def _forked(self) -> None:
-        """In a forked child: give up what belongs to the parent, without touching its sockets or locks, and start afresh when used."""
+        """In a forked child: give up what belongs to the parent, without touching its sockets or locks, and start
+        afresh when used.
+        """
         self._lock = threading.RLock()
         operations = {id(found): found for found in self._operations.values()}
         # The old objects stay referenced: collecting them would run destructors on sockets that the parent still uses.
@@ -153,7 +159,9 @@ class BaseTransport:
 
 
 class Transport(BaseTransport):
-    """A transport for blocking callers: a thread of ours owns each connection. Open it with `open_transport`; thread-safe."""
+    """A transport for blocking callers: a thread of ours owns each connection. Open it with `open_transport`;
+    thread-safe.
+    """
 
     def _reactor(self, connect: Callable[[ConnectionEvents, Services], Connection], role: Role) -> Reactor:
         return ThreadReactor(connect, self.capabilities, name=self._name(role))
@@ -185,13 +193,13 @@ class AsyncTransport(BaseTransport):
     _loop: asyncio.AbstractEventLoop | None = None
 
     def bind(self) -> asyncio.AbstractEventLoop:
-        """Return the running loop, which becomes this transport's own. Raises StateError in another loop than before."""
+        """Return the running loop, which becomes this transport's own. Raises StateError in another loop later on."""
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
         elif self._loop is not loop:
             raise StateError(
-                f"{self!r} belongs to another event loop, the one in which it was first used; open one transport per loop"
+                f"{self!r} belongs to the event loop in which it was first used; open one transport per loop"
             )
         return loop
 
@@ -232,8 +240,9 @@ class AsyncTransport(BaseTransport):
 def open_transport(url: str, **options: Any) -> Transport:
     """Open a transport by its URL; nothing is connected before it is needed.
 
-    Every option of the driver may be given in the URL or as a keyword; the keyword wins. `credentials` may be a function
-    that returns (user, password), asked at each connect. Raises InvalidUrl, UnknownDriver, DriverNotInstalled or ConfigError.
+    Every option of the driver may be given in the URL or as a keyword; the keyword wins. `credentials` may be a
+    function that returns (user, password), asked at each connect. Raises InvalidUrl, UnknownDriver, DriverNotInstalled
+    or ConfigError.
     """
     return Transport(url, **options)
 

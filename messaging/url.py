@@ -1,7 +1,7 @@
 """Transport URLs: `scheme[+variant]://[user:pass@]host[:port][,host...]/[vhost]?option=value`.
 
-Only the grammar lives here; which options exist is the driver's business. A Url never shows its passwords unless it is asked for them by
-name, because URLs end up in logs.
+Only the grammar lives here; which options exist is the driver's business. A Url never shows its passwords unless it is
+asked for them by name, because URLs end up in logs.
 """
 
 from __future__ import annotations

@@ -1,31 +1,34 @@
 """The driver contract: what an author of a driver reads first, and all that has to be written.
 
-A driver turns routes, sources and bytes into what its client library calls them. It knows nothing of calls, replies, versions, retries or
-notifications; it starts no thread, takes no lock, and never sleeps on its own. Correlation, acceptance, batches, heartbeats of long calls,
-deadlines of callers, retries and dead-letter policy are written once, above.
+A driver turns routes, sources and bytes into what its client library calls them. It knows nothing of calls, replies,
+versions, retries or notifications; it starts no thread, takes no lock, and never sleeps on its own. Correlation,
+acceptance, batches, heartbeats of long calls, deadlines of callers, retries and dead-letter policy are written once,
+above.
 
-`Connection` is a *pump*: whoever owns it calls `pump(timeout)` again and again, and everything happens in there. The owner may be a
-thread or an event loop and may change between two pumps, so a connection must not remember a thread. Only `wake()` may be called from
-elsewhere (and `publish`, where `threadsafe_publish` is declared).
+`Connection` is a *pump*: whoever owns it calls `pump(timeout)` again and again, and everything happens in there. The
+owner may be a thread or an event loop and may change between two pumps, so a connection must not remember a thread.
+Only `wake()` may be called from elsewhere (and `publish`, where `threadsafe_publish` is declared).
 
 Rules, each a scenario of the conformance suite:
 
 * In no state does `pump` wait past its timeout, or past timeout + `pump_stall` where the library's round trips block.
-* Events fire at the end of `pump`, never from inside the client library's own dispatch. From an event the owner may publish, subscribe and
-  settle on the same connection, never pump.
+* Events fire at the end of `pump`, never from inside the client library's own dispatch. From an event the owner may
+  publish, subscribe and settle on the same connection, never pump.
 * What cannot be decoded is rejected and counted in `counts()`, never raised out of `pump`.
-* After LOST the driver reconnects by itself, with full-jitter backoff over all hosts, redeclares, resubscribes, and tells each step. The
-  backoff starts afresh when the last subscription is back, not at READY.
-* At LOST every message that was not written is answered with a `ConnectionLost` or `ConnectFailed` whose `delivered` is NO (the owner holds
-  it and publishes it again); every message that was written but not taken, and whose answer cannot come any more, with `ConnectionLost`
-  and MAYBE. Nothing is ever sent twice silently.
-* A delivery belongs to the generation of its subscription. When that is gone the driver sets `stale` on what it has handed out; settling
-  a stale delivery is ignored and counted.
+* After LOST the driver reconnects by itself, with full-jitter backoff over all hosts, redeclares, resubscribes, and
+  tells each step. The backoff starts afresh when the last subscription is back, not at READY.
+* At LOST every message that was not written is answered with a `ConnectionLost` or `ConnectFailed` whose `delivered` is
+  NO (the owner holds it and publishes it again); every message that was written but not taken, and whose answer cannot
+  come any more, with `ConnectionLost` and MAYBE. Nothing is ever sent twice silently.
+* A delivery belongs to the generation of its subscription. When that is gone the driver sets `stale` on what it has
+  handed out; settling a stale delivery is ignored and counted.
 * BLOCKED is told when the peer says so, or when the driver's own buffer passes its mark; READY when it is over.
 * A reply address is random per connection and never shared by two processes.
 * A stalled peer (no bytes, no FIN) is noticed within two heartbeat intervals, or `stall_detection` is False.
-* An unsubscribed source is answered by `on_subscribed(source, None, Cancelled)`; deliveries that arrive until then are handed back.
-* `close(grace)` may be called in every state; the connection reaches CLOSED within `grace` seconds of pumping, and a moment.
+* An unsubscribed source is answered by `on_subscribed(source, None, Cancelled)`; deliveries that arrive until then are
+  handed back.
+* `close(grace)` may be called in every state; the connection reaches CLOSED within `grace` seconds of pumping, and a
+  moment.
 """
 
 from __future__ import annotations
@@ -79,8 +82,9 @@ class State(enum.Enum):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Base of a driver's option table: one typed, documented field per URL option.
 
-    Fields are annotated `Annotated[type, msgspec.Meta(description=..., ge=..., ...)]`; types are str, int, float, bool, Literal or a
-    union of one of them with None. `url`, and `credentials`, are filled in by the transport and are no options.
+    Fields are annotated `Annotated[type, msgspec.Meta(description=..., ge=..., ...)]`; types are str, int, float, bool,
+    Literal or a union of one of them with None. `url`, and `credentials`, are filled in by the transport and are no
+    options.
     """
 
     url: Url
@@ -139,7 +143,9 @@ class Services(Protocol):
         """A float from [0, 1)."""
 
     def offload(self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
-        """Run what blocks (DNS, a library's close) in a bounded pool; `done(result, error)` is called from there: buffer and wake."""
+        """Run what blocks (DNS, a library's close) in a bounded pool; `done(result, error)` is called from there:
+        buffer and wake.
+        """
 
 
 class ConnectionEvents(Protocol):
@@ -148,11 +154,14 @@ class ConnectionEvents(Protocol):
     def on_state(
         self, state: State, cause: Exception | None, retry_in: float | None, peer: Capabilities | None
     ) -> None:
-        """The state has changed. `retry_in` None with LOST: it will not retry (login refused). `peer`: with READY, the capabilities
-        narrowed to what this server, as configured, can do; None when they are the declared ones."""
+        """The state has changed. `retry_in` None with LOST: it will not retry (login refused). `peer`: with READY, the
+        capabilities narrowed to what this server, as configured, can do; None when they are the declared ones.
+        """
 
     def on_subscribed(self, source: Source, address: str, error: Exception | None) -> None:
-        """Ready for real, and reachable at `address`; or refused, cancelled, gone: that source alone, the connection lives on."""
+        """Ready for real, and reachable at `address`; or refused, cancelled, gone: that source alone, the connection
+        lives on.
+        """
 
     def on_sent(self, results: Sequence[SentResult]) -> None:
         """News of messages. WRITTEN may be followed by one more; TAKEN and errors are final."""
@@ -161,7 +170,7 @@ class ConnectionEvents(Protocol):
         """Without a broker: that consumer is gone, and what it had taken and did not answer is in doubt."""
 
     def on_settled(self, deliveries: Sequence[Delivery], error: Exception | None) -> None:
-        """None: the settlement was written. Else it (a copy, a commit) did not happen and the original stays unsettled."""
+        """None: it was written. Else the settlement (a copy, a commit) did not happen and the original stays unsettled."""
 
     def on_deliveries(self, source: Source, batch: Sequence[Delivery]) -> None:
         """One wake-up's worth of messages."""
@@ -171,32 +180,37 @@ class Connection(Protocol):
     """One connection to a broker, or to all peers. Touched by one thread at a time, its owner."""
 
     def pump(self, timeout: float) -> float:
-        """Wait at most once and at most `timeout` seconds, then do a bounded amount of what is ready: connect, heartbeat, read, write,
-        resubscribe; then fire the events; then flush what they published, without blocking.
+        """Wait at most once and at most `timeout` seconds, then do a bounded amount of what is ready: connect,
+        heartbeat, read, write, resubscribe; then fire the events; then flush what they published, without blocking.
 
-        Returns the seconds for which it may be left alone; 0 when more is ready. The first call starts connecting."""
+        Returns the seconds for which it may be left alone; 0 when more is ready. The first call starts connecting.
+        """
 
     def wake(self) -> None:
-        """Make a waiting pump return early, or the next one not wait. Thread-safe. A library that cannot be woken waits at most 10 ms
-        at a time."""
+        """Make a waiting pump return early, or the next one not wait. Thread-safe. A library that cannot be woken waits
+        at most 10 ms at a time.
+        """
 
     def fileno(self) -> int | None:
         """One descriptor, the same until CLOSED, readable when pump has work; None: only pump can wait."""
 
     def publish(self, outgoing: Outgoing) -> None:
-        """Buffer a message; legal while READY or BLOCKED; answered by on_sent. Never blocks, never raises for what the peer does."""
+        """Buffer a message; legal while READY or BLOCKED; answered by on_sent. Never blocks, never raises for what the
+        peer does.
+        """
 
     def subscribe(self, source: Source, window: int) -> None:
-        """Receive from a source, with at most `window` unsettled deliveries; idempotent, and the way to change the window. 0 holds it
-        (one old window may still arrive). Remembered over reconnects until unsubscribed."""
+        """Receive from a source, with at most `window` unsettled deliveries; idempotent, and the way to change the
+        window. 0 holds it (one old window may still arrive). Remembered over reconnects until unsubscribed.
+        """
 
     def unsubscribe(self, source: Source) -> None:
         """Stop receiving; done at on_subscribed(error=Cancelled)."""
 
-    def settle(
-        self, deliveries: Sequence[Delivery], outcome: Outcome, delay: float = 0.0, reason: str = ""
-    ) -> None:
-        """Settle deliveries of one source, in seconds of delay for REQUEUE; answered by on_settled. Stale ones are ignored and counted."""
+    def settle(self, deliveries: Sequence[Delivery], outcome: Outcome, delay: float = 0.0, reason: str = "") -> None:
+        """Settle deliveries of one source, in seconds of delay for REQUEUE; answered by on_settled. Stale ones are
+        ignored and counted.
+        """
 
     def close(self, grace: float) -> None:
         """Flush and close; after `grace` seconds drop what is left. Finish by pumping until on_state(CLOSED)."""

@@ -1,7 +1,7 @@
 """What a running handler can learn of its request: `rpc.current()`.
 
-A context variable, so it follows the handler into the threads and tasks that carry contexts, and two requests on one thread do not see each
-other. It knows nothing of how the request came.
+A context variable, so it follows the handler into the threads and tasks that carry contexts, and two requests on one
+thread do not see each other. It knows nothing of how the request came.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """From a method's name to the function that serves it: exposure, access, versions, arguments.
 
-Everything about a method is worked out once, when the server is built: which arguments it takes, of which types, whether it is a
-coroutine function, what it may raise. Per request that leaves one dictionary lookup and one typed decode. No I/O, no threads.
+Everything about a method is worked out once, when the server is built: which arguments it takes, of which types,
+whether it is a coroutine function, what it may raise. Per request that leaves one dictionary lookup and one typed
+decode. No I/O, no threads.
 """
 
 from __future__ import annotations
@@ -61,10 +62,11 @@ def expose(
 ) -> F | Callable[[F], F]:
     """Let callers reach a method of an endpoint; usable with and without parentheses.
 
-    `raises`: exceptions that belong to the method's contract: callers get them as their own class and the server logs them quietly.
-    `delivery`: "at_most_once" runs a request once or not at all, and once more only where a broker delivered it again after a lost
-    acknowledgement; "strict" refuses such a redelivered request (its caller is told that the outcome is in doubt); "at_least_once"
-    acknowledges after the method has returned, so a request survives a crash and may run twice.
+    `raises`: exceptions that belong to the method's contract: callers get them as their own class and the server logs
+    them quietly. `delivery`: "at_most_once" runs a request once or not at all, and once more only where a broker
+    delivered it again after a lost acknowledgement; "strict" refuses such a redelivered request (its caller is told
+    that the outcome is in doubt); "at_least_once" acknowledges after the method has returned, so a request survives a
+    crash and may run twice.
 
     Raises ConfigError for an unknown delivery policy or something else than exception classes.
     """
@@ -116,7 +118,8 @@ class Signature:
         try:
             hints = typing.get_type_hints(function, include_extras=True)
         except Exception:
-            # An annotation that cannot be resolved (a name that exists for type checkers only) is no reason not to serve.
+            # An annotation that cannot be resolved (a name that exists for type checkers only) is no reason not to
+            # serve.
             hints = {}
         parameters = list(inspect.signature(function).parameters.values())
         if not hasattr(function, "__self__") and parameters:
@@ -238,8 +241,9 @@ class Method:
 class Dispatcher:
     """All endpoints of a server. Immutable after construction, thread-safe.
 
-    Endpoints are asked in the order of their list; the first one whose namespace and version fit and that has the method, exposed,
-    serves the request. Raises ConfigError for an endpoint whose `target` is no Target or that exposes nothing.
+    Endpoints are asked in the order of their list; the first one whose namespace and version fit and that has the
+    method, exposed, serves the request. Raises ConfigError for an endpoint whose `target` is no Target or that exposes
+    nothing.
     """
 
     def __init__(
@@ -262,7 +266,7 @@ class Dispatcher:
                     self._methods[position, name] = Method(endpoint, name, target, serializer)
             if not any(key[0] == position for key in self._methods):
                 raise ConfigError(
-                    f"endpoint {type(endpoint).__name__} exposes no method; mark those that callers may reach with @rpc.expose, "
+                    f"endpoint {type(endpoint).__name__} exposes no method; mark those for callers with @rpc.expose, "
                     "or pass access=rpc.PUBLIC_METHODS"
                 )
 
@@ -277,7 +281,8 @@ class Dispatcher:
         found = self._found.get(key)
         if found is None:
             found = self._search(namespace, version or DEFAULT_VERSION, name)
-            # Only what was found is remembered: callers choose the names, so misses would be without bound. Versions are bounded by 1,000.
+            # Only what was found is remembered: callers choose the names, so misses would be without bound. Versions
+            # are bounded by 1,000.
             if len(self._found) < 1_000:
                 self._found[key] = found
         return found
@@ -298,7 +303,8 @@ class Dispatcher:
         if not fitting:
             offered = sorted({target.version or DEFAULT_VERSION for _, _, target in in_namespace})
             raise UnsupportedVersion(
-                f"version {version} of {namespace or 'the default namespace'} is not served here; versions here: {', '.join(offered)}"
+                f"version {version} of {namespace or 'the default namespace'} is not served here; "
+                f"versions here: {', '.join(offered)}"
             )
         for position, _endpoint, _target in fitting:
             method = self._methods.get((position, name))

@@ -1,7 +1,8 @@
 """Exceptions across the wire: what a server tells of one, and what a caller makes of it.
 
-A remote exception is rebuilt as its own class only where this side has declared the class; anything else becomes RemoteError with the
-class name, the text and the traceback as data. Nothing is imported by name and nothing is unpickled, so a server cannot make a client run code.
+A remote exception is rebuilt as its own class only where this side has declared the class; anything else becomes
+RemoteError with the class name, the text and the traceback as data. Nothing is imported by name and nothing is
+unpickled, so a server cannot make a client run code.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ def failure_from(
     server: str = "",
     with_trace: bool = True,
 ) -> native.Failure:
-    """Make the body that tells a caller of an exception. Never raises: an exception whose parts cannot be written is told by its text."""
+    """Make the body that tells a caller of an exception. Never raises: an exception whose parts cannot be written is
+    told by its text.
+    """
     known = next((kind for kind in declared if isinstance(error, kind)), None)
     if not code:
         code = next((name for kind, name in _CODE_OF if type(error) is kind), "remote")

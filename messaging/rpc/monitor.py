@@ -1,10 +1,11 @@
 """The requests that a server has in hand: accepted late ones in time, gives signs of life, hears of cancels.
 
-A quick call costs nothing here but two dictionary entries. A call that has no answer after 50 ms is accepted, so that its caller knows that a
-server has it; from then on its caller hears once per interval that it is alive, all calls of one caller in one message.
+A quick call costs nothing here but two dictionary entries. A call that has no answer after 50 ms is accepted, so that
+its caller knows that a server has it; from then on its caller hears once per interval that it is alive, all calls of
+one caller in one message.
 
-Who answers, and who accepts, are different threads. Whoever takes an entry out of `_fresh` does it; that is one step of the interpreter, so
-exactly one of them does.
+Who answers, and who accepts, are different threads. Whoever takes an entry out of `_fresh` does it; that is one step of
+the interpreter, so exactly one of them does.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Monitor:
                 self._reactor.call_later(ACCEPT_AFTER, self._accept_late)
 
     def answered(self, item: InHand) -> bool:
-        """Take a request out of hand; True when it was not accepted yet, so that the caller of this has to settle it."""
+        """Take a request out of hand; True when it was not accepted yet, so that whoever answers has to settle it."""
         self.in_hand.pop(item.id, None)
         if not item.reply_to:
             return False

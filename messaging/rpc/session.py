@@ -1,7 +1,8 @@
 """One connection's calls: which reply belongs to which call, and what the news of a message mean for it.
 
-Registered before sent, ended once, by whoever takes the call out of the table. Everything here runs on the connection's owner, but for
-`start` and `abandon`. It knows nothing of endpoints and arguments; bodies stay encoded until the caller's own thread decodes them.
+Registered before sent, ended once, by whoever takes the call out of the table. Everything here runs on the connection's
+owner, but for `start` and `abandon`. It knows nothing of endpoints and arguments; bodies stay encoded until the
+caller's own thread decodes them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ __all__ = ["Call", "CallPolicy", "Cast", "Fanout", "RpcSession"]
 _log = logging.getLogger(__name__)
 
 REPLY_WINDOW = 100_000
-"""Replies are never held back: each belongs to a call that this process made, so their number is bounded by its own doing."""
+"""Replies are never held back: each belongs to a call that this process made, so their number is bounded by its own
+doing."""
 CANCEL_LIFE = 5.0
 """Seconds for which telling a server of a cancel is worth trying."""
 
@@ -207,7 +209,9 @@ class RpcSession:
             self.operations.end(request, error)
 
     def abandon(self, request: Request, error: BaseException) -> bool:
-        """End an operation that its caller gives up, from the caller's own thread. False: it had ended already, and has its result."""
+        """End an operation that its caller gives up, from the caller's own thread. False: it had ended already, and has
+        its result.
+        """
         request.outgoing.withdrawn = True
         if not self.operations.end(request, error):
             return False

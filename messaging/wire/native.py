@@ -2,10 +2,10 @@
 
     [version, kind, features, ...]      version 1; kind below; features: bits that a receiver must understand, 0 so far
 
-Fields are only ever appended: an older reader ignores the tail, a newer one has defaults for what is missing, so a version talks to its
-neighbours. A feature bit is for what may not be ignored. The first three elements have a fixed place in the bytes, so that the owner of
-a connection can tell a reply from a cancel without decoding it. Ids, deadlines and reply addresses are not in here: they travel in the
-transport's own properties, where brokers can use them.
+Fields are only ever appended: an older reader ignores the tail, a newer one has defaults for what is missing, so a
+version talks to its neighbours. A feature bit is for what may not be ignored. The first three elements have a fixed
+place in the bytes, so that the owner of a connection can tell a reply from a cancel without decoding it. Ids, deadlines
+and reply addresses are not in here: they travel in the transport's own properties, where brokers can use them.
 """
 
 from __future__ import annotations
@@ -97,8 +97,9 @@ class EncodedResult(_Body, frozen=True, gc=False):
 
 
 class Failure(_Body, frozen=True, gc=False):
-    """An error in place of a result: a code that says which kind, and the exception's class, text, traceback and, where they can be
-    encoded, arguments. `declared` is the class under which callers know it, when it is a subclass of that."""
+    """An error in place of a result: a code that says which kind, and the exception's class, text, traceback and, where
+    they can be encoded, arguments. `declared` is the class under which callers know it, when it is a subclass of that.
+    """
 
     code: str
     type: str
@@ -167,7 +168,8 @@ _decoders: dict[int, msgspec.msgpack.Decoder[Any]] = {
 def kind_of(body: bytes) -> int:
     """Return the kind of a message from its first bytes, 0 when it is none of ours.
 
-    A msgpack array of up to 15 elements starts with one byte 0x9N, and a small number is one byte: the version and the kind.
+    A msgpack array of up to 15 elements starts with one byte 0x9N, and a small number is one byte: the version and the
+    kind.
     """
     if len(body) < 4 or body[0] >> 4 != 9 or body[1] != VERSION:
         return 0
@@ -189,5 +191,7 @@ def decode(body: bytes) -> Any:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise DecodeError(f"malformed message: {error}") from error
     if value.features & ~_KNOWN_FEATURES:
-        raise DecodeError(f"the message needs feature bits {value.features:#x}, which this version does not have; upgrade this side")
+        raise DecodeError(
+            f"the message needs feature bits {value.features:#x}, which this version does not have; upgrade this side"
+        )
     return value

@@ -1,0 +1,332 @@
+"""RPC for asyncio: the names and verbs of `messaging.rpc`, with `await` and `async with`.
+
+The same steps before and after the wait, and the same core underneath; only the waiting is written here. Cancelling a
+task cancels its call: the operation is taken out of the table, the server is told, nobody else notices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
+
+from messaging.aio.transport import Transport
+from messaging.around import enter_async
+from messaging.errors import (
+    Cancelled,
+    Closed,
+    ConfigError,
+    DeadlineExceeded,
+    Delivered,
+    NotStarted,
+    PipelineFailed,
+    Unsupported,
+)
+from messaging.executor import LoopTasks, ThreadExecutor
+from messaging.rpc import ALL_METHODS, EXPOSED, PUBLIC_METHODS, CurrentRequest, Fanout, current, expose
+from messaging.rpc.base_client import BaseClient, Kind, Operation
+from messaging.rpc.base_server import START_TIMEOUT, ServerCore, ServerState
+
+__all__ = [
+    "ALL_METHODS",
+    "EXPOSED",
+    "PUBLIC_METHODS",
+    "Client",
+    "CurrentRequest",
+    "Fanout",
+    "Pipeline",
+    "Server",
+    "current",
+    "expose",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Client(BaseClient):
+    """The asyncio client. Parameters and errors as in `messaging.rpc.Client`; use it from tasks of one loop."""
+
+    transport: Transport
+
+    @overload
+    async def call(
+        self,
+        ctxt: Mapping[str, Any] | None,
+        method: Callable[Concatenate[Any, Any, P], Coroutine[Any, Any, R]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R: ...
+    @overload
+    async def call(
+        self,
+        ctxt: Mapping[str, Any] | None,
+        method: Callable[Concatenate[Any, Any, P], R],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R: ...
+    @overload
+    async def call(self, ctxt: Mapping[str, Any] | None, method: str, /, **kwargs: Any) -> Any: ...
+    async def call(self, ctxt: Mapping[str, Any] | None, method: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call a method on one server (or the prepared one) and return its result; see `messaging.rpc.Client.call`."""
+        if self._around:
+            return await self._wrapped("call", ctxt, method, args, kwargs)
+        future, wake = self.transport.waiter()
+        request = self._begin("call", ctxt, method, args, kwargs, wake, True)
+        try:
+            await future
+        except asyncio.CancelledError:
+            request.session.abandon(request, Cancelled("the task was cancelled"))
+            raise
+        return self._value(request, method)
+
+    @overload
+    async def cast(
+        self,
+        ctxt: Mapping[str, Any] | None,
+        method: Callable[Concatenate[Any, Any, P], Any],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None: ...
+    @overload
+    async def cast(self, ctxt: Mapping[str, Any] | None, method: str, /, **kwargs: Any) -> None: ...
+    async def cast(self, ctxt: Mapping[str, Any] | None, method: Any, /, *args: Any, **kwargs: Any) -> None:
+        """Hand a request to one server and return when a server or broker has taken it; to all, when prepared with
+        fanout=True.
+        """
+        await self._run(self._plan.cast_kind, ctxt, method, args, kwargs)
+
+    @overload
+    async def fanout(
+        self,
+        ctxt: Mapping[str, Any] | None,
+        method: Callable[Concatenate[Any, Any, P], Any],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Fanout: ...
+    @overload
+    async def fanout(self, ctxt: Mapping[str, Any] | None, method: str, /, **kwargs: Any) -> Fanout: ...
+    async def fanout(self, ctxt: Mapping[str, Any] | None, method: Any, /, *args: Any, **kwargs: Any) -> Fanout:
+        """Hand a request to every live server; returns how many took it and how many failed, None where nobody can
+        know.
+        """
+        if self.transport.capabilities.fanout == "none":
+            raise Unsupported(f"{self.transport.url.scheme}:// has no fanout")
+        return cast("Fanout", await self._run("fanout", ctxt, method, args, kwargs))
+
+    def submit(self, ctxt: Mapping[str, Any] | None, method: Any, /, *args: Any, **kwargs: Any) -> asyncio.Task[Any]:
+        """Start a call and return a task of its result; cancelling the task cancels the call."""
+        return asyncio.get_running_loop().create_task(self._run("call", ctxt, method, args, kwargs))
+
+    async def ping(self, timeout: float = 5.0) -> str:
+        """Ask a server (or the prepared one) for its name: a round trip through its handlers."""
+        return cast("str", await self.prepare(namespace="messaging", version="1.0", timeout=timeout).call(None, "ping"))
+
+    def pipeline(self) -> Pipeline:
+        """Return a block, for `async with`, in which many operations are sent without waiting; leaving it waits for
+        every outcome.
+        """
+        return Pipeline(self)
+
+    async def _wrapped(self, kind: Kind, ctxt: Mapping[str, Any] | None, method: Any, args: Any, kwargs: Any) -> Any:
+        operation = self._operation(kind, ctxt, method)
+        async with AsyncExitStack() as stack:
+            await enter_async(stack, self._around, operation)
+            return await self._wait(kind, ctxt, method, args, kwargs, operation)
+
+    async def _run(self, kind: Kind, ctxt: Mapping[str, Any] | None, method: Any, args: Any, kwargs: Any) -> Any:
+        if self._around:
+            return await self._wrapped(kind, ctxt, method, args, kwargs)
+        return await self._wait(kind, ctxt, method, args, kwargs, None)
+
+    async def _wait(
+        self,
+        kind: Kind,
+        ctxt: Mapping[str, Any] | None,
+        method: Any,
+        args: Any,
+        kwargs: Any,
+        operation: Operation | None,
+    ) -> Any:
+        future, wake = self.transport.waiter()
+        request = self._begin(kind, ctxt, method, args, kwargs, wake, True, operation)
+        try:
+            await future
+        except asyncio.CancelledError:
+            request.session.abandon(request, Cancelled("the task was cancelled"))
+            raise
+        return self._value(request, method)
+
+
+class Pipeline:
+    """Many operations at once; made by `Client.pipeline()`. Use it from one task, in an `async with` block.
+
+    The verbs are coroutines because they wait when `limit` operations are under way.
+    """
+
+    limit = 10_000
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._open = asyncio.Semaphore(self.limit)
+        self._results: list[Any] = []
+
+    async def call(self, ctxt: Mapping[str, Any] | None, method: Any, /, *args: Any, **kwargs: Any) -> None:
+        """Start a call; its result is in `results()` after the block, at the position of this operation."""
+        await self._start("call", ctxt, method, args, kwargs)
+
+    async def cast(self, ctxt: Mapping[str, Any] | None, method: Any, /, *args: Any, **kwargs: Any) -> None:
+        """Start a cast."""
+        await self._start(self._client._plan.cast_kind, ctxt, method, args, kwargs)
+
+    async def fanout(self, ctxt: Mapping[str, Any] | None, method: Any, /, *args: Any, **kwargs: Any) -> None:
+        """Start a fanout."""
+        await self._start("fanout", ctxt, method, args, kwargs)
+
+    async def _start(self, kind: Kind, ctxt: Any, method: Any, args: Any, kwargs: Any) -> None:
+        await self._open.acquire()
+        task = asyncio.get_running_loop().create_task(self._client._run(kind, ctxt, method, args, kwargs))
+        task.add_done_callback(lambda _: self._open.release())
+        self._tasks.append(task)
+
+    def results(self) -> list[Any]:
+        """The values of all operations in their order; None for casts. Complete after the block."""
+        return list(self._results)
+
+    async def wait(self) -> None:
+        """Wait for every outcome; each operation has its own deadline, so this ends. Raises PipelineFailed."""
+        outcomes = await asyncio.gather(*self._tasks, return_exceptions=True)
+        failures: list[Exception] = []
+        for index, outcome in enumerate(outcomes):
+            if isinstance(outcome, Exception):
+                outcome.index = index  # type: ignore[attr-defined]
+                failures.append(outcome)
+        self._results = [None if isinstance(outcome, BaseException) else outcome for outcome in outcomes]
+        if failures:
+            raise PipelineFailed(f"{len(failures)} of {len(outcomes)} operations failed", failures)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            await self.wait()
+            return
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class Server(ServerCore):
+    """The asyncio server: `async def` methods run as tasks of the user's loop, at most `slots` at a time; others on
+    threads, or inline.
+
+    Parameters and errors as in `messaging.rpc.Server`.
+    """
+
+    transport: Transport
+
+    def __init__(self, transport: Transport, target: Any, endpoints: Sequence[Any], **options: Any) -> None:
+        super().__init__(transport, target, endpoints, **options)
+        self._stopped: asyncio.Event | None = None
+
+    async def start(self, timeout: float = START_TIMEOUT) -> None:
+        """Return when peers can reach it. Raises DeadlineExceeded after `timeout` seconds, or what the transport says
+        against it.
+        """
+        loop = self.transport.bind()
+        future, wake = self.transport.waiter()
+        outcome: list[Exception | None] = []
+
+        def started(error: Exception | None) -> None:
+            outcome.append(error)
+            wake()
+
+        self._tasks = LoopTasks(loop, self._slots)
+        if not self._inline:
+            self._executor = ThreadExecutor(self._slots, f"messaging {self.target.server}")
+        self._stopped = asyncio.Event()
+        self._open(started)
+        try:
+            await asyncio.wait_for(asyncio.shield(future), timeout)
+        except TimeoutError:
+            cause = self._reactor.cause
+            await self.stop(0.0)
+            why = f": {cause}" if cause is not None else ""
+            raise DeadlineExceeded(
+                f"{self._name()} could not be reached within {timeout:g} s{why}",
+                phase="connect",
+                delivered=Delivered.NO,
+            ) from cause
+        except BaseException:
+            await self.stop(0.0)
+            raise
+        if outcome[0] is not None:
+            await self.stop(0.0)
+            raise outcome[0]
+
+    async def stop(self, grace: float = 25.0) -> bool:
+        """Drain within `grace` seconds; see `messaging.rpc.Server.stop`. Idempotent."""
+        until = time.monotonic() + grace
+        previous = self._begin_drain()
+        if previous is ServerState.NEW:
+            return True
+        stopped = self._stopped
+        if stopped is None:
+            raise ConfigError(f"{self._name()} was not started by this class")
+        if previous in (ServerState.DRAINING, ServerState.STOPPED):
+            try:
+                await asyncio.wait_for(stopped.wait(), grace)
+            except TimeoutError:
+                return False
+            return True
+        self._check_fork()
+        try:
+            await self._do(self._unsubscribe, until)
+            await self._do(self._hand_back, until)
+            clean = await self._tasks.end(until) if isinstance(self._tasks, LoopTasks) else True
+            clean = await asyncio.to_thread(self._executor.close, until) and clean
+            if not self._reactor.finished:
+                await self._do(self._reactor.after_flush, max(until, time.monotonic() + 0.2))
+        except Closed:
+            clean = not self._monitor.in_hand
+            await asyncio.to_thread(self._executor.close, time.monotonic())
+        self._abandon()
+        stopped.set()
+        return clean
+
+    async def _do(self, action: Callable[[Callable[[], None]], None], until: float) -> None:
+        """Run an action on the owner and wait for its `done`, but not past `until`."""
+        future, wake = self.transport.waiter()
+        self._reactor.call_soon(lambda: action(wake))
+        await asyncio.wait([future], timeout=max(0.0, until - time.monotonic()))
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the server has stopped; False when `timeout` seconds passed first. Raises NotStarted, Forked."""
+        if self._stopped is None:
+            raise NotStarted(f"{self._name()} was not started")
+        self._check_fork()
+        try:
+            await asyncio.wait_for(self._stopped.wait(), timeout)
+        except TimeoutError:
+            return False
+        return True
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()

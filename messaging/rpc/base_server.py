@@ -1,0 +1,595 @@
+"""What RPC servers of both faces share: receive requests, run handlers within bounds, answer.
+
+Nothing here waits. `ServerCore` decides when a request is settled, started, refused or handed back, and it
+knows its transport only by capabilities:
+
+* acceptance by the backend: as many requests are settled as there are idle slots, and one is started when its
+  settlement is written, so
+  that it runs at most once. What is not started is not settled, so a crash loses only what was running.
+* acceptance by the peer: a request goes into the inbox, bounded; it is settled together with its answer, or alone after
+  50 ms. Beyond
+  the bound it is handed back, and the sender tries another server.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from typing import Any, Literal
+
+from messaging.around import enter, enter_async
+from messaging.codec import Serializer
+from messaging.deadline import handler_deadline
+from messaging.drivers.base import Role
+from messaging.errors import (
+    Cancelled,
+    Closed,
+    ConfigError,
+    DecodeError,
+    Delivered,
+    EncodeError,
+    Forked,
+    InvalidTarget,
+    MessagingError,
+    StateError,
+    Unsupported,
+)
+from messaging.executor import CoroutineJob, CoroutineRunner, InlineExecutor, LoopTasks, ThreadExecutor
+from messaging.message import (
+    CORRELATION_ID,
+    MESSAGE_ID,
+    Delivery,
+    Outcome,
+    Outgoing,
+    Route,
+    Source,
+    SourceKind,
+    Stage,
+    Token,
+)
+from messaging.rpc import faults
+from messaging.rpc.context import CurrentRequest, running_request
+from messaging.rpc.dispatcher import EXPOSED, AccessPolicy, Dispatcher, Method
+from messaging.rpc.monitor import InHand, Monitor
+from messaging.rpc.session import RpcSession
+from messaging.target import DEFAULT_EXCHANGE, Target
+from messaging.transport import BaseTransport
+from messaging.wire import native
+from messaging.wire.native import Kind
+
+__all__ = ["START_TIMEOUT", "Around", "ServerCore", "ServerState"]
+
+_log = logging.getLogger(__name__)
+
+Around = Callable[[CurrentRequest], Any]
+"""Given the request, returns a context manager in which the handler runs: tracing, authorisation, database sessions."""
+
+_REPLY_LIFE = 60.0
+"""Seconds for which an answer is worth delivering when the request carried no budget."""
+START_TIMEOUT = 30.0
+
+
+class ServerState(enum.Enum):
+    """Where a server is in its life; it goes through it once."""
+
+    NEW = "new"
+    STARTING = "starting"
+    SERVING = "serving"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+class _ReplyNews(Token):
+    """Hears of answers that could not be delivered; one serves all, because nothing is waiting for it."""
+
+    __slots__ = ("_undelivered",)
+
+    def __init__(self, undelivered: Callable[[], int]) -> None:
+        self._undelivered = undelivered
+
+    def sent(self, outgoing: Outgoing, stage: Stage | None, error: Exception | None, taker: Any) -> None:
+        if error is not None:
+            self._undelivered()
+            _log.debug("an answer could not be delivered: %s", error)
+
+
+class Ping:
+    """The built-in endpoint: `client.ping()` asks it. Namespace "messaging", version 1.0."""
+
+    target = Target(namespace="messaging", version="1.0")
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+
+    def ping(self, ctxt: dict[str, Any]) -> str:
+        """Return the server's name."""
+        return self._server
+
+
+class ServerCore:
+    """What servers of both faces do. Its public methods are thread-safe."""
+
+    def __init__(
+        self,
+        transport: BaseTransport,
+        target: Target,
+        endpoints: Sequence[Any],
+        *,
+        serializer: Serializer | None = None,
+        access: AccessPolicy = EXPOSED,
+        executor: Literal["threads", "inline"] = "threads",
+        slots: int = 32,
+        inbox: int = 16_384,
+        around: Sequence[Around] = (),
+        traces: bool = True,
+    ) -> None:
+        if not target.topic or not target.server:
+            raise InvalidTarget(f"a server's target needs a topic and a server name, not {target!r}")
+        if executor not in ("threads", "inline"):
+            raise ConfigError(f"executor must be 'threads' or 'inline', not {executor!r}")
+        for name, value in (("slots", slots), ("inbox", inbox)):
+            if value < 1:
+                raise ConfigError(f"{name} must be a whole number of at least 1, not {value!r}")
+        self.transport = transport
+        self.target = target
+        capabilities = transport.capabilities
+        if not capabilities.rpc:
+            raise Unsupported(f"{transport.url.scheme}:// carries notifications only; use another transport for RPC")
+        self._dispatcher = Dispatcher([*endpoints, Ping(target.server)], _with_ping(access), serializer)
+        late = [method.name for method in self._dispatcher.methods if method.delivery == "at_least_once"]
+        if late and capabilities.redelivers == "none":
+            raise Unsupported(
+                f'{late[0]} has delivery="at_least_once", but {transport.url.scheme}:// redelivers nothing; '
+                "use a transport with a broker, or another delivery policy"
+            )
+        self._has_late = bool(late)
+        self._serializer = serializer
+        self._around = tuple(around)
+        self._traces = traces
+        self._inline = executor == "inline"
+        self._slots = slots
+        self._inbox = inbox
+        self._any_async = any(method.is_async for method in self._dispatcher.methods)
+        exchange = target.exchange or DEFAULT_EXCHANGE
+        self._sources = [
+            Source(SourceKind.ANY, exchange, target.topic),
+            Source(SourceKind.ONE, exchange, target.topic, target.server),
+        ]
+        if capabilities.fanout != "none":
+            self._sources.append(Source(SourceKind.ALL, exchange, target.topic, target.server))
+        self._state = ServerState.NEW
+        self._lock = threading.Lock()
+        self._consuming: dict[Source, bool] = {}
+        self._waiting: deque[InHand] = deque()
+        self._on_started: Callable[[Exception | None], None] | None = None
+        self._on_unsubscribed: Callable[[], None] | None = None
+        self._executor: ThreadExecutor | InlineExecutor = InlineExecutor()
+        self._tasks: CoroutineRunner | LoopTasks | None = None
+        self._session: RpcSession
+        self._monitor: Monitor
+        self._forked_from: Any = None
+
+    # Lifecycle, in steps that do not wait
+
+    def _name(self) -> str:
+        return f"server {self.target.server} of topic {self.target.topic}"
+
+    def _open(self, on_started: Callable[[Exception | None], None]) -> None:
+        """Subscribe to everything; `on_started` is called once, on the owner, when peers can reach it or when they will
+        not.
+        """
+        with self._lock:
+            if self._state is not ServerState.NEW:
+                raise StateError(
+                    f"{self._name()} is {self._state.value}; a server starts once, make a new one to start again"
+                )
+            self._state = ServerState.STARTING
+        self._on_started = on_started
+        self._session = self.transport.attached(Role.RPC_SERVER, RpcSession)
+        operations = self._session.operations
+        self._forked_from = operations
+        reactor = self._reactor = operations.reactor
+        self._clock = reactor.clock
+        self._monitor = Monitor(reactor, self.target.server or "", lambda: self._session.address)
+        counters = operations.counters
+        self._count = {
+            name: counters.tally(f"server.{name}")
+            for name in (
+                "received",
+                "answered",
+                "done",
+                "failed",
+                "expired",
+                "busy",
+                "duplicates",
+                "undelivered_replies",
+            )
+        }
+        self._news = _ReplyNews(self._count["undelivered_replies"].add)
+        self._session.add_control(self)
+        window = self._inbox if reactor.capabilities.acceptance == "peer" else self._slots * 2
+        receive = self._receive_for_peer if reactor.capabilities.acceptance == "peer" else self._receive_for_backend
+        for source in self._sources:
+            self._consuming[source] = False
+        for source in self._sources:
+            reactor.subscribe(source, window, receive, functools.partial(self._subscribed, source))
+
+    def _subscribed(self, source: Source, address: str, error: Exception | None) -> None:
+        self._consuming[source] = error is None
+        started = self._on_started
+        if isinstance(error, Cancelled):
+            self._consuming.pop(source, None)
+            if not self._consuming and self._on_unsubscribed is not None:
+                self._on_unsubscribed()
+        elif error is not None:
+            if started is not None:
+                self._on_started = None
+                started(error)
+            elif self._state is ServerState.SERVING:
+                _log.error("%s does not receive from %s any more: %s", self._name(), source.kind.value, error)
+        elif started is not None and all(self._consuming.values()):
+            self._on_started = None
+            self._state = ServerState.SERVING
+            started(None)
+
+    def _begin_drain(self) -> ServerState:
+        """Take no more requests from now on; returns the state before. Only the first caller has the draining to do."""
+        with self._lock:
+            previous = self._state
+            if previous is ServerState.NEW:
+                self._state = ServerState.STOPPED
+            elif previous is not ServerState.STOPPED:
+                self._state = ServerState.DRAINING
+            return previous
+
+    def _unsubscribe(self, done: Callable[[], None]) -> None:
+        """Take no more requests; `done` is called on the owner when the transport has confirmed it."""
+        self._on_unsubscribed = done
+        for source in list(self._consuming):
+            self._reactor.unsubscribe(source)
+        if not self._consuming:
+            done()
+
+    def _hand_back(self, done: Callable[[], None]) -> None:
+        """Give back what was not started; owner only."""
+        back = [item for item in self._waiting if not item.delivery.stale]
+        self._waiting.clear()
+        for item in back:
+            self._monitor.answered(item)
+            self._reactor.settle([item.delivery], Outcome.REQUEUE)
+        done()
+
+    def _abandon(self) -> None:
+        """Forget what did not end in time: its callers are told by the missing signs of life, or by their deadlines."""
+        for item in list(self._monitor.in_hand.values()):
+            if item.request is not None:
+                item.request.gave_up = True
+            if item.job is not None and self._tasks is not None:
+                self._tasks.cancel(item.job)
+        self._session.remove_control(self)
+        self._state = ServerState.STOPPED
+
+    def _check_fork(self) -> None:
+        if self._forked_from is not None and self._session.operations is not self.transport._operations.get(
+            Role.RPC_SERVER
+        ):
+            raise Forked(
+                f"{self._name()} was started in the parent process; make and start a server of its own in this child"
+            )
+
+    def health(self) -> dict[str, Any]:
+        """Three signals: `alive` (not stopped), `connected` (the transport), `consuming` (all sources are subscribed)."""
+        consuming = self._state is ServerState.SERVING and bool(self._consuming) and all(self._consuming.values())
+        return {
+            "alive": self._state is not ServerState.STOPPED,
+            "connected": self.transport.health()["connected"],
+            "consuming": consuming,
+            "state": self._state.value,
+            "in_hand": len(self._monitor.in_hand) if self._state is not ServerState.NEW else 0,
+        }
+
+    # Receiving; on the owner
+
+    def cancelled(self, ids: Sequence[str]) -> None:
+        """Callers gave up; see ControlHandler."""
+        for item in self._monitor.cancelled(ids):
+            if item.job is not None and self._tasks is not None:
+                self._tasks.cancel(item.job)
+
+    def _take(self, delivery: Delivery) -> InHand | None:
+        """Take a delivery in hand, unless the same request is in hand already: then its one answer serves both."""
+        id = delivery.headers.get(MESSAGE_ID)
+        if type(id) is not str:
+            id = f"anonymous-{id!r}-{self._count['received'].add()}"
+        else:
+            self._count["received"].add()
+        if id in self._monitor.in_hand:
+            self._count["duplicates"].add()
+            return None
+        return InHand(delivery, id)
+
+    def _receive_for_peer(self, batch: Sequence[Delivery]) -> None:
+        jobs = []
+        done: list[Delivery] = []
+        busy: list[Delivery] = []
+        for delivery in batch:
+            if self._state is ServerState.DRAINING or len(self._monitor.in_hand) >= self._inbox:
+                self._count["busy"].add()
+                busy.append(delivery)
+                continue
+            item = self._take(delivery)
+            if item is None:
+                done.append(delivery)
+                continue
+            self._monitor.add(item)
+            if not delivery.reply_to:
+                done.append(delivery)
+            jobs.append(item)
+        if done:
+            self._reactor.settle(done, Outcome.ACCEPT)
+        if busy:
+            self._reactor.settle(busy, Outcome.REQUEUE)
+        if jobs:
+            self._start(jobs)
+
+    def _receive_for_backend(self, batch: Sequence[Delivery]) -> None:
+        for delivery in batch:
+            if self._state is ServerState.DRAINING:
+                self._reactor.settle([delivery], Outcome.REQUEUE)
+                continue
+            item = self._take(delivery)
+            if item is None:
+                self._reactor.settle([delivery], Outcome.ACCEPT)
+            else:
+                self._waiting.append(item)
+        self._fill()
+
+    def _fill(self) -> None:
+        """Settle and start as much as there are idle slots."""
+        room = self._slots - len(self._monitor.in_hand)
+        now: list[InHand] = []
+        while self._waiting and len(now) < room:
+            item = self._waiting.popleft()
+            if not item.delivery.stale:
+                self._monitor.add(item)
+                now.append(item)
+        if not now:
+            return
+        early = now
+        if self._has_late:
+            late = [item for item in now if self._settles_late(item)]
+            early = [item for item in now if not item.late]
+            if late:
+                self._start(late)
+        by_source: dict[Source, list[InHand]] = {}
+        for item in early:
+            by_source.setdefault(item.delivery.source, []).append(item)
+        for items in by_source.values():
+            started = {id(item.delivery): item for item in items}
+            self._reactor.settle(
+                [item.delivery for item in items], Outcome.ACCEPT, done=functools.partial(self._settled, started)
+            )
+
+    def _settles_late(self, item: InHand) -> bool:
+        try:
+            request = native.decode(item.delivery.body)
+            item.late = (
+                isinstance(request, native.Request)
+                and self._dispatcher.find(request.namespace, request.interface, request.method).delivery
+                == "at_least_once"
+            )
+        except MessagingError:
+            item.late = False
+        return item.late
+
+    def _settled(self, started: dict[int, InHand], delivery: Delivery, error: Exception | None) -> None:
+        item = started[id(delivery)]
+        if error is None:
+            self._start([item])
+        else:
+            # It stays unsettled, so it comes again, here or elsewhere.
+            self._monitor.answered(item)
+            _log.info("%s: a request was not settled and is left to be delivered again: %s", self._name(), error)
+
+    def _start(self, items: Sequence[InHand]) -> None:
+        if self._any_async and isinstance(self._tasks, LoopTasks):
+            # On a loop the coroutines start right here; only blocking methods go to the pool.
+            for item in items:
+                self._serve(item)
+        else:
+            self._executor.submit([functools.partial(self._serve, item) for item in items])
+
+    # Serving; on a worker, or on the owner when inline
+
+    def _serve(self, item: InHand) -> None:
+        delivery = item.delivery
+        method: Method | None = None
+        try:
+            until = None if delivery.budget is None else delivery.received + delivery.budget
+            if until is not None and self._clock() >= until:
+                self._count["expired"].add()
+                self._finish(item, None)
+                return
+            request = native.decode(delivery.body)
+            if not isinstance(request, native.Request):
+                raise DecodeError("neither a call nor a cast")
+            item.interval = request.monitor
+            method = self._dispatcher.find(request.namespace, request.interface, request.method)
+            if delivery.redelivered and method.delivery == "strict":
+                self._finish(item, self._failure(item, None, _in_doubt(method), code="in_doubt"))
+                return
+            context: Any = request.context
+            if self._serializer is not None:
+                context = self._serializer.deserialize_context(context)
+            arguments = method.arguments(request.args, context)
+        except Exception as error:
+            self._finish(item, self._failure(item, method, error))
+            return
+        current = CurrentRequest(
+            context=context,
+            headers=delivery.headers,
+            method=request.method,
+            namespace=request.namespace,
+            version=request.interface or method.version,
+            message_id=item.id,
+            attempt=delivery.attempt,
+            redelivered=delivery.redelivered,
+            until=until,
+            peer=delivery.sent_by,
+            wants_reply=bool(delivery.reply_to),
+        )
+        item.request = current
+        if method.is_async:
+            item.job = CoroutineJob(lambda: self._run_coroutine(item, method, current, context, arguments, until))
+            tasks = self._tasks_for_coroutines()
+            if isinstance(tasks, LoopTasks) and self._reactor.is_owner():
+                tasks.start_here(item.job)
+            else:
+                tasks.start(item.job)
+        elif self._any_async and isinstance(self._tasks, LoopTasks) and not self._inline:
+            self._executor.submit([functools.partial(self._run, item, method, current, context, arguments, until)])
+        else:
+            self._run(item, method, current, context, arguments, until)
+
+    def _run(
+        self,
+        item: InHand,
+        method: Method,
+        current: CurrentRequest,
+        context: Any,
+        arguments: dict[str, Any],
+        until: float | None,
+    ) -> None:
+        token = running_request.set(current)
+        try:
+            with handler_deadline(until):
+                if self._around:
+                    with ExitStack() as stack:
+                        enter(stack, self._around, current)
+                        value = method.function(context, **arguments)
+                else:
+                    value = method.function(context, **arguments)
+            body = self._result(item, method, context, value)
+        except BaseException as error:  # a handler that calls sys.exit() must not cost its caller the answer
+            body = self._failure(item, method, error)
+        finally:
+            running_request.reset(token)
+        self._finish(item, body)
+
+    async def _run_coroutine(
+        self,
+        item: InHand,
+        method: Method,
+        current: CurrentRequest,
+        context: Any,
+        arguments: dict[str, Any],
+        until: float | None,
+    ) -> None:
+        running_request.set(current)
+        body: bytes | None
+        try:
+            with handler_deadline(until):
+                async with AsyncExitStack() as stack:
+                    await enter_async(stack, self._around, current)
+                    value = await method.function(context, **arguments)
+            body = self._result(item, method, context, value)
+        except BaseException as error:  # a cancelled handler still has to give its slot back
+            gave_up = item.job is not None and item.job.cancelled
+            body = None if gave_up else self._failure(item, method, error)
+        self._finish(item, body)
+
+    def _tasks_for_coroutines(self) -> CoroutineRunner | LoopTasks:
+        with self._lock:
+            if self._tasks is None:
+                self._tasks = CoroutineRunner(self._slots, f"messaging {self.target.server} coroutines")
+            return self._tasks
+
+    def _result(self, item: InHand, method: Method, context: Any, value: Any) -> bytes | None:
+        self._count["done"].add()
+        if not item.reply_to:
+            return None
+        if self._serializer is not None:
+            value = self._serializer.serialize_entity(context, value)
+        try:
+            return native.encode(native.Result(native.VERSION, Kind.RESULT, 0, value, self.target.server or ""))
+        except EncodeError as error:
+            raise EncodeError(
+                f"the result of {method.name}, a {type(value).__name__}, cannot be sent: {error}; "
+                "return plain values, dataclasses or msgspec structs, or set a serializer",
+                delivered=Delivered.YES,
+            ) from None
+
+    def _failure(self, item: InHand, method: Method | None, error: BaseException, code: str = "") -> bytes | None:
+        self._count["failed"].add()
+        declared = method.raises if method is not None else ()
+        if method is not None and item.request is not None:
+            what = f"{self._name()}: {method.name} failed for message {item.id}"
+            if isinstance(error, declared):
+                _log.debug("%s as declared: %s: %s", what, type(error).__name__, error)
+            else:
+                _log.error(what, exc_info=error)
+        else:
+            _log.warning("%s: request %s was refused: %s: %s", self._name(), item.id, type(error).__name__, error)
+        if not item.reply_to:
+            return None
+        ran = item.request is not None
+        if not code and isinstance(error, EncodeError):
+            code = "encode"
+        elif not code and isinstance(error, DecodeError) and not ran:
+            code = "decode"
+        elif not code and ran:
+            # The handler ran, so even an error class of ours is its own failure and no statement about the request.
+            code = "remote"
+        failure = faults.failure_from(
+            error, declared=declared, code=code, server=self.target.server or "", with_trace=self._traces
+        )
+        return native.encode(failure)
+
+    def _finish(self, item: InHand, body: bytes | None) -> None:
+        """Take a request out of hand and answer it; any thread."""
+        fresh = self._monitor.answered(item)
+        delivery = item.delivery
+        reactor = self._reactor
+        try:
+            if item.late:
+                reactor.accept(delivery)
+            if body is None:
+                if fresh and reactor.capabilities.acceptance == "peer":
+                    reactor.accept(delivery)
+            else:
+                self._count["answered"].add()
+                budget = _REPLY_LIFE if delivery.budget is None else delivery.budget
+                outgoing = Outgoing(
+                    Route(_REPLY, "", "", "", delivery.reply_to),
+                    body,
+                    {CORRELATION_ID: item.id},
+                    self._news,
+                    deadline=delivery.received + budget,
+                    confirm=False,
+                )
+                if fresh and reactor.capabilities.acceptance == "peer":
+                    reactor.answer(delivery, outgoing)
+                else:
+                    reactor.publish(outgoing)
+            if self._waiting:
+                reactor.call_soon(self._fill)
+        except Closed:
+            self._count["undelivered_replies"].add()
+
+
+_REPLY = Route.reply("").kind
+
+
+def _in_doubt(method: Method) -> Exception:
+    return StateError(
+        f'{method.name} has delivery="strict" and this request was delivered before, so it may have run already'
+    )
+
+
+def _with_ping(access: AccessPolicy) -> AccessPolicy:
+    return lambda endpoint, method: method == "ping" if isinstance(endpoint, Ping) else access(endpoint, method)
