@@ -120,7 +120,11 @@ class SourceKind(enum.Enum):
 
 
 class Source(NamedTuple):
-    """Something to subscribe to. `pool` matters for POOLS and DEAD alone."""
+    """Something to subscribe to. `pool` matters for POOLS and DEAD alone.
+
+    `server` is part of the address for ONE; for ANY, ALL and POOLS it only tells several subscribers of one connection
+    apart.
+    """
 
     kind: SourceKind
     exchange: str = ""

@@ -18,8 +18,6 @@ batches to whoever subscribed. User code never runs here, except handlers that a
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import heapq
 import itertools
 import logging
@@ -28,12 +26,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
 from random import random
 from typing import Any
 
 from messaging.deadline import Clock
 from messaging.drivers.base import Capabilities, Connection, ConnectionEvents, Services, State
+from messaging.drivers.outbox import Outbox
 from messaging.errors import (
     Closed,
     ConnectFailed,
@@ -45,8 +43,9 @@ from messaging.errors import (
     TransportError,
 )
 from messaging.message import Delivery, Outcome, Outgoing, SentResult, Source, SourceKind
+from messaging.offload import Offload
 
-__all__ = ["LoopReactor", "Reactor", "ThreadReactor"]
+__all__ = ["Connect", "Reactor", "ThreadReactor"]
 
 _log = logging.getLogger(__name__)
 
@@ -61,8 +60,10 @@ _HELD_BYTES = 256 * 1024 * 1024
 _LONGEST_WAIT = 30.0
 """Seconds after which the owner looks around even when nothing asked for it; a bound on the harm of a bug in a driver.
 """
-_TURNS = 16
-"""How often a loop's owner may pump in a row before the loop's other callbacks run."""
+
+
+def _new_hold() -> Outbox:
+    return Outbox(_HELD_MESSAGES, _HELD_BYTES)
 
 
 class Subscription:
@@ -80,28 +81,6 @@ class Subscription:
         self.ready = False
         self.address = ""
         self.error: Exception | None = None
-
-
-class _Offload:
-    """A bounded pool of daemon threads for what blocks; started at first use. A blocked resolver must not delay the
-    process's exit.
-    """
-
-    def __init__(self, size: int = 2) -> None:
-        self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._free = size
-        self._lock = threading.Lock()
-
-    def run(self, job: Callable[[], None]) -> None:
-        with self._lock:
-            if self._free:
-                self._free -= 1
-                threading.Thread(target=self._work, name="messaging-offload", daemon=True).start()
-        self._jobs.put(job)
-
-    def _work(self) -> None:
-        while True:
-            self._jobs.get()()
 
 
 class Reactor:
@@ -133,9 +112,7 @@ class Reactor:
         self._fatal: Exception | None = None
         self._launch_lock = threading.Lock()
         self._closed = threading.Event()
-        self._held: deque[Outgoing] = deque()
-        self._held_bytes = 0
-        self._held_expiry = math.inf
+        self._held = _new_hold()
         self._subscriptions: dict[Source, Subscription] = {}
         self._settled: dict[int, Callable[[Delivery, Exception | None], None]] = {}
         self._flushed: list[Callable[[], None]] = []
@@ -144,7 +121,7 @@ class Reactor:
         self._ready = False
         self._reply_ready = False
         self._in_events = False
-        self._offload: _Offload | None = None
+        self._offload: Offload | None = None
         self._connection = connect(self, self)
         # A driver whose publish is thread-safe saves the caller the hand-over, and the owner the wake-up.
         self._direct = capabilities.threadsafe_publish
@@ -187,7 +164,7 @@ class Reactor:
         reason: str = "",
         done: Callable[[Delivery, Exception | None], None] | None = None,
     ) -> None:
-        """Settle deliveries of one source; `done` is called on the owner for each, once it was written or has failed."""
+        """Settle deliveries of one source; `done` is called on the owner for each, when it was written or failed."""
 
         def act() -> None:
             if done is not None:
@@ -309,17 +286,8 @@ class Reactor:
     def offload(self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
         """Run what blocks in a bounded pool of threads."""
         if self._offload is None:
-            self._offload = _Offload()
-
-        def job() -> None:
-            try:
-                result = function()
-            except BaseException as error:  # whatever it was, the driver has to hear of it
-                done(None, error)
-            else:
-                done(result, None)
-
-        self._offload.run(job)
+            self._offload = Offload()
+        self._offload.run(function, done)
 
     # Inbox
 
@@ -375,10 +343,7 @@ class Reactor:
                 elif kind is Delivery:
                     accepts.append(item)
                 else:
-                    try:
-                        item()
-                    except Exception:
-                        _log.exception("%s: a posted action failed", self.name)
+                    self._shield("a posted action failed", item)
             if accepts:
                 self._accept_all(accepts)
         finally:
@@ -400,48 +365,33 @@ class Reactor:
     def _send(self, outgoing: Outgoing) -> None:
         if self._ready and (not outgoing.reply_to or self._reply_ready):
             self._connection.publish(outgoing)
-        else:
-            self._hold(outgoing)
-
-    def _hold(self, outgoing: Outgoing) -> None:
-        if self._fatal is not None or self._closing:
+        elif self._fatal is not None or self._closing:
             self._answer(outgoing, self._fatal or Closed("the transport was closed"))
-            return
-        if len(self._held) >= _HELD_MESSAGES or self._held_bytes >= _HELD_BYTES:
+        elif self._held.blocked:
             self._answer(
                 outgoing, Overloaded(f"{len(self._held)} messages wait for a connection already; {self._why()}")
             )
-            return
-        self._held.append(outgoing)
-        self._held_bytes += len(outgoing.body)
-        if outgoing.deadline:
-            self._held_expiry = min(self._held_expiry, outgoing.deadline)
+        else:
+            self._held.push(outgoing)
 
     def _release_held(self) -> None:
-        waiting, self._held = self._held, deque()
-        self._held_bytes = 0
-        self._held_expiry = math.inf
-        for outgoing in waiting:
-            if not outgoing.withdrawn:
-                self._send(outgoing)
+        waiting, self._held = self._held, _new_hold()
+        now = self.clock()
+        while (outgoing := waiting.pop(now)) is not None:
+            self._send(outgoing)
+        self._tell_expired(waiting)
 
-    def _expire_held(self, now: float) -> None:
-        if now < self._held_expiry:
-            return
-        waiting, self._held = self._held, deque()
-        self._held_bytes = 0
-        self._held_expiry = math.inf
-        for outgoing in waiting:
-            if outgoing.withdrawn:
-                continue
-            if outgoing.deadline and outgoing.deadline <= now:
-                error = DeadlineExceeded(
-                    f"no connection within the deadline; {self._why()}", phase="connect", delivered=Delivered.NO
-                )
-                error.__cause__ = self.cause
-                self._answer(outgoing, error)
-            else:
-                self._hold(outgoing)
+    def _refuse_held(self, error: Exception) -> None:
+        for outgoing, *_ in self._held.lose(error):
+            self._answer(outgoing, error)
+
+    def _tell_expired(self, held: Outbox) -> None:
+        for outgoing, *_ in held.news():
+            error = DeadlineExceeded(
+                f"no connection within the deadline; {self._why()}", phase="connect", delivered=Delivered.NO
+            )
+            error.__cause__ = self.cause
+            self._answer(outgoing, error)
 
     def _why(self) -> str:
         told = f": {self.cause}" if self.cause is not None else ""
@@ -451,10 +401,7 @@ class Reactor:
         token = outgoing.token
         if token is None:
             return
-        try:
-            token.sent(outgoing, outgoing.stage, error, None)
-        except Exception:
-            _log.exception("%s: the sender of a message failed on its news", self.name)
+        self._shield("the sender of a message failed on its news", token.sent, outgoing, outgoing.stage, error, None)
 
     # Turns of the owner
 
@@ -462,8 +409,8 @@ class Reactor:
         soonest = now + min(hint, _LONGEST_WAIT)
         if self._timers and self._timers[0][0] < soonest:
             soonest = self._timers[0][0]
-        if self._held_expiry < soonest:
-            soonest = self._held_expiry
+        if self._held.next_expiry < soonest:
+            soonest = self._held.next_expiry
         return soonest - now if soonest > now else 0.0
 
     def _tick(self) -> float:
@@ -474,11 +421,9 @@ class Reactor:
             timers = self._timers
             while timers and timers[0][0] <= now:
                 function = heapq.heappop(timers)[2]
-                try:
-                    function()
-                except Exception:
-                    _log.exception("%s: a timer failed", self.name)
-            self._expire_held(now)
+                self._shield("a timer failed", function)
+            self._held.expire(now)
+            self._tell_expired(self._held)
             soonest = math.inf
             for hook in self.turn_hooks:
                 soonest = min(soonest, hook(now))
@@ -486,19 +431,21 @@ class Reactor:
             self._in_events = False
         return self._next_wait(now, soonest - now)
 
+    def _shield(self, what: str, function: Callable[..., object], *arguments: Any) -> None:
+        """Call what stands above; its bugs are logged and must not stop the owner."""
+        try:
+            function(*arguments)
+        except Exception:
+            _log.exception("%s: %s", self.name, what)
+
     def _run_flushed(self) -> None:
         waiting, self._flushed = self._flushed, []
         for function in waiting:
-            try:
-                function()
-            except Exception:
-                _log.exception("%s: an action after a flush failed", self.name)
+            self._shield("an action after a flush failed", function)
 
     def _begin_close(self, grace: float) -> None:
         error = Closed("the transport was closed")
-        waiting, self._held = self._held, deque()
-        for outgoing in waiting:
-            self._answer(outgoing, error)
+        self._refuse_held(error)
         self._ready = False
         self._connection.close(grace)
         # A driver that does not reach CLOSED by itself must not keep its owner.
@@ -509,15 +456,13 @@ class Reactor:
         self.state = State.CLOSED
 
     def _finish(self, cause: Exception) -> None:
-        """The connection is gone for good: end everything that waits. Runs once, on the owner, or before there is one."""
+        """The connection is gone for good: end everything that waits. Once, on the owner or before there is one."""
         self._fatal = self._fatal or cause
         self._closing = True
         self._finished = True
         self._ready = self._reply_ready = False
         self.state = State.CLOSED
-        waiting, self._held = self._held, deque()
-        for outgoing in waiting:
-            self._answer(outgoing, cause)
+        self._refuse_held(cause)
         self._refuse_inbox()
         for subscription in list(self._subscriptions.values()):
             self._tell_subscription(subscription, "", cause)
@@ -535,16 +480,10 @@ class Reactor:
 
     def _changed(self) -> None:
         for listener in list(self.on_change):
-            try:
-                listener()
-            except Exception:
-                _log.exception("%s: a listener to changes failed", self.name)
+            self._shield("a listener to changes failed", listener)
 
     def _tell_subscription(self, subscription: Subscription, address: str, error: Exception | None) -> None:
-        try:
-            subscription.on_subscribed(address, error)
-        except Exception:
-            _log.exception("%s: the subscriber of %s failed", self.name, subscription.source)
+        self._shield("a subscriber failed on its news", subscription.on_subscribed, address, error)
 
     # Events of the connection
 
@@ -572,9 +511,7 @@ class Reactor:
                     subscription.ready = False
                 if retry_in is None and not self._closing:
                     self._fatal = cause or ConnectFailed(f"{self.name} cannot be connected")
-                    waiting, self._held = self._held, deque()
-                    for outgoing in waiting:
-                        self._answer(outgoing, self._fatal)
+                    self._refuse_held(self._fatal)
                     for subscription in list(self._subscriptions.values()):
                         self._tell_subscription(subscription, "", self._fatal)
             self._changed()
@@ -609,7 +546,7 @@ class Reactor:
         try:
             for outgoing, stage, error, taker in results:
                 if error is not None and self._may_go_again(outgoing, error):
-                    self._hold(outgoing)
+                    self._send(outgoing)
                     continue
                 token = outgoing.token
                 if token is not None:
@@ -651,10 +588,7 @@ class Reactor:
             for delivery in deliveries:
                 done = self._settled.pop(id(delivery), None)
                 if done is not None:
-                    try:
-                        done(delivery, error)
-                    except Exception:
-                        _log.exception("%s: the receiver of a message failed on its settlement", self.name)
+                    self._shield("the receiver of a message failed on its settlement", done, delivery, error)
         finally:
             self._in_events = False
 
@@ -669,12 +603,8 @@ class Reactor:
         for delivery in batch:
             delivery.received = now
         self._in_events = True
-        try:
-            subscription.on_deliveries(batch)
-        except Exception:
-            _log.exception("%s: the subscriber of %s failed", self.name, source)
-        finally:
-            self._in_events = False
+        self._shield("a subscriber failed on its deliveries", subscription.on_deliveries, batch)
+        self._in_events = False
 
 
 class ThreadReactor(Reactor):
@@ -716,126 +646,3 @@ class ThreadReactor(Reactor):
             self._broke(error)
         else:
             self._finish(Closed("the transport was closed"))
-
-
-class LoopReactor(Reactor):
-    """An event loop owns the connection: no thread, no hand-over. For drivers that have a descriptor to watch."""
-
-    def __init__(
-        self,
-        connect: Connect,
-        capabilities: Capabilities,
-        *,
-        name: str,
-        loop: asyncio.AbstractEventLoop,
-        clock: Clock = time.monotonic,
-    ) -> None:
-        self._loop = loop
-        self._ident = threading.get_ident()
-        self._scheduled = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = math.inf
-        self._descriptor = -1
-        super().__init__(connect, capabilities, name=name, clock=clock)
-
-    def is_owner(self) -> bool:
-        """Whether the calling thread is the loop's."""
-        return threading.get_ident() == self._ident
-
-    @property
-    def has_descriptor(self) -> bool:
-        """Whether the connection can be watched by a loop at all."""
-        return self._connection.fileno() is not None
-
-    async def closed(self, grace: float) -> None:
-        """Close, and wait for it without blocking the loop."""
-        done = asyncio.Event()
-        self.on_change.append(lambda: done.set() if self._finished else None)
-        self.start_close(grace)
-        if not self._finished:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(done.wait(), grace + 1.0)
-
-    def _launch(self) -> None:
-        descriptor = self._connection.fileno()
-        if descriptor is None:
-            raise StateError("this connection has no descriptor for a loop to watch")
-        self._descriptor = descriptor
-        self._sleeping = True
-        if self.is_owner():
-            self._start_watching()
-        else:
-            self._loop.call_soon_threadsafe(self._start_watching)
-
-    def _start_watching(self) -> None:
-        self._loop.add_reader(self._descriptor, self._turn)
-        self._turn()
-
-    def _append(self, item: Any) -> None:
-        if self._launched and threading.get_ident() == self._ident:
-            # On the loop itself no wake-up is needed: one callback per burst.
-            self._inbox.append(item)
-            if not self._scheduled:
-                self._scheduled = True
-                self._loop.call_soon(self._turn)
-            if self._finished:
-                self._refuse_inbox()
-        else:
-            super()._append(item)
-
-    def _rouse(self) -> None:
-        self._connection.wake()
-
-    def _turn(self) -> None:
-        if self._finished:
-            return
-        self._scheduled = False
-        self._sleeping = False
-        connection = self._connection
-        inbox = self._inbox
-        hint = 0.0
-        try:
-            for _ in range(_TURNS):
-                if inbox:
-                    self._drain()
-                hint = connection.pump(0.0)
-                if self._flushed:
-                    self._run_flushed()
-                if self.state is State.CLOSED:
-                    self._loop.remove_reader(self._descriptor)
-                    self._finish(Closed("the transport was closed"))
-                    return
-                if hint > 0.0 and not inbox:
-                    break
-            wait = self._tick()
-        except Exception as error:
-            self._loop.remove_reader(self._descriptor)
-            self._broke(error)
-            return
-        if hint < wait:
-            wait = hint
-        self._sleeping = True
-        if inbox or wait <= 0.0:
-            self._sleeping = False
-            if not self._scheduled:
-                self._scheduled = True
-                self._loop.call_soon(self._turn)
-            return
-        when = self._loop.time() + wait
-        # A timer that fires early costs one empty turn; arming one per turn costs more than the turn.
-        if when < self._timer_at or self._timer is None:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_at = when
-            self._timer = self._loop.call_at(when, self._timer_fired)
-
-    def _timer_fired(self) -> None:
-        self._timer = None
-        self._timer_at = math.inf
-        self._turn()
-
-    def _finish(self, cause: Exception) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        super()._finish(cause)

@@ -157,7 +157,7 @@ class ServerCore:
         self._any_async = any(method.is_async for method in self._dispatcher.methods)
         exchange = target.exchange or DEFAULT_EXCHANGE
         self._sources = [
-            Source(SourceKind.ANY, exchange, target.topic),
+            Source(SourceKind.ANY, exchange, target.topic, target.server),
             Source(SourceKind.ONE, exchange, target.topic, target.server),
         ]
         if capabilities.fanout != "none":

@@ -1,0 +1,44 @@
+"""A bounded pool for what blocks inside client libraries: resolving a name, closing a library's handle.
+
+Daemon threads, started at the first use: a resolver that hangs must not delay the exit of the process, as a pool of
+concurrent.futures would, whose threads are joined there.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+__all__ = ["Offload"]
+
+
+class Offload:
+    """Up to `size` threads that run functions in order. Thread-safe."""
+
+    def __init__(self, size: int = 2) -> None:
+        self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._may_start = size
+        self._lock = threading.Lock()
+
+    def run(self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+        """Run a function; `done(result, error)` is called on the pool's thread."""
+
+        def job() -> None:
+            try:
+                result = function()
+            except BaseException as error:  # whatever it was, the driver has to hear of it
+                done(None, error)
+            else:
+                done(result, None)
+
+        with self._lock:
+            if self._may_start:
+                self._may_start -= 1
+                threading.Thread(target=self._work, name="messaging-offload", daemon=True).start()
+        self._jobs.put(job)
+
+    def _work(self) -> None:
+        while True:
+            self._jobs.get()()
