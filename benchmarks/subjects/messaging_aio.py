@@ -65,13 +65,13 @@ class _Client(AsyncClient):
         """Cast in a pipeline, which waits until each was taken."""
         async with self._client.pipeline() as pipeline:
             for _ in range(count):
-                pipeline.cast(None, "note", data=payload)
+                await pipeline.cast(None, "note", data=payload)
 
     async def fanout(self, payload: bytes, count: int) -> None:
         """Fan out in a pipeline, which waits until every server has taken each."""
         async with self._client.pipeline() as pipeline:
             for _ in range(count):
-                pipeline.fanout(None, "note", data=payload)
+                await pipeline.fanout(None, "note", data=payload)
 
     async def close(self) -> None:
         """Close the transport."""
