@@ -31,21 +31,19 @@ from typing import Any
 
 from messaging.deadline import Clock
 from messaging.drivers.base import Capabilities, Connection, ConnectionEvents, Services, State
-from messaging.drivers.outbox import Outbox
 from messaging.errors import (
     Closed,
     ConnectFailed,
     ConnectionLost,
-    DeadlineExceeded,
     Delivered,
-    Overloaded,
     StateError,
     TransportError,
 )
+from messaging.holding import Holding, answer
 from messaging.message import Delivery, Outcome, Outgoing, SentResult, Source, SourceKind
 from messaging.offload import Offload
 
-__all__ = ["Connect", "Reactor", "ThreadReactor"]
+__all__ = ["Connect", "Reactor"]
 
 _log = logging.getLogger(__name__)
 
@@ -53,17 +51,9 @@ Connect = Callable[[ConnectionEvents, Services], Connection]
 DeliveryHandler = Callable[[Sequence[Delivery]], None]
 SubscribedHandler = Callable[[str, Exception | None], None]
 
-_HELD_MESSAGES = 100_000
-"""How many messages may wait for a connection before `Overloaded`: a service that outlives its broker must not eat the
-machine."""
-_HELD_BYTES = 256 * 1024 * 1024
 _LONGEST_WAIT = 30.0
 """Seconds after which the owner looks around even when nothing asked for it; a bound on the harm of a bug in a driver.
 """
-
-
-def _new_hold() -> Outbox:
-    return Outbox(_HELD_MESSAGES, _HELD_BYTES)
 
 
 class Subscription:
@@ -97,8 +87,6 @@ class Reactor:
         self.random = random
         self.capabilities = capabilities
         self.state = State.CONNECTING
-        self.cause: Exception | None = None
-        """Why the connection is not READY, as far as the driver has told."""
         self.on_change: list[Callable[[], None]] = []
         """Called on the owner after the state or a subscription changed."""
         self.on_peer: Callable[[str, Exception], None] | None = None
@@ -109,17 +97,15 @@ class Reactor:
         self._launched = False
         self._finished = False
         self._closing = False
-        self._fatal: Exception | None = None
         self._launch_lock = threading.Lock()
         self._closed = threading.Event()
-        self._held = _new_hold()
+        self.holding = Holding(name, clock)
+        """What cannot go yet, and why."""
         self._subscriptions: dict[Source, Subscription] = {}
         self._settled: dict[int, Callable[[Delivery, Exception | None], None]] = {}
         self._flushed: list[Callable[[], None]] = []
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_ids = itertools.count()
-        self._ready = False
-        self._reply_ready = False
         self._in_events = False
         self._offload: Offload | None = None
         self._connection = connect(self, self)
@@ -130,7 +116,7 @@ class Reactor:
 
     def publish(self, outgoing: Outgoing) -> None:
         """Send a message as soon as it can go; its token gets the news, on the owner. Raises Closed."""
-        if self._ready and (not outgoing.reply_to or self._reply_ready) and (self._direct or self.in_events()):
+        if (self._direct or self.in_events()) and self.holding.may_go(outgoing):
             self._connection.publish(outgoing)
         else:
             self._post(outgoing)
@@ -147,7 +133,7 @@ class Reactor:
         message.
         """
         if self._closing:
-            raise Closed("the transport was closed") from self._fatal
+            raise Closed("the transport was closed") from self.holding.fatal
         if self.in_events():
             self._connection.settle((delivery,), Outcome.ACCEPT)
             self._send(outgoing)
@@ -246,12 +232,17 @@ class Reactor:
     @property
     def reply_ready(self) -> bool:
         """Whether answers can reach this connection now."""
-        return self._reply_ready
+        return self.holding.reply_ready
+
+    @property
+    def cause(self) -> Exception | None:
+        """Why the connection is not READY, as far as the driver has told."""
+        return self.holding.cause
 
     @property
     def held(self) -> int:
         """How many messages wait for the connection."""
-        return len(self._held)
+        return len(self.holding)
 
     def counts(self) -> dict[str, int]:
         """The driver's own counts."""
@@ -303,7 +294,7 @@ class Reactor:
 
     def _post(self, item: Any) -> None:
         if self._closing:
-            raise Closed("the transport was closed") from self._fatal
+            raise Closed("the transport was closed") from self.holding.fatal
         self._append(item)
 
     def _append(self, item: Any) -> None:
@@ -320,14 +311,18 @@ class Reactor:
             self._refuse_inbox()
 
     def _refuse_inbox(self) -> None:
-        error = self._fatal or Closed("the transport was closed")
+        error = self.holding.fatal or Closed("the transport was closed")
         while self._inbox:
             try:
                 item = self._inbox.popleft()
             except IndexError:
                 return
             if type(item) is Outgoing:
-                self._answer(item, error)
+                answer(item, error)
+
+    def _release(self) -> None:
+        for outgoing in self.holding.release():
+            self._send(outgoing)
 
     def _drain(self) -> None:
         """Act on everything that was posted; owner only."""
@@ -360,48 +355,11 @@ class Reactor:
         for batch in by_source.values():
             self._connection.settle(batch, Outcome.ACCEPT)
 
-    # Messages that cannot go yet
-
     def _send(self, outgoing: Outgoing) -> None:
-        if self._ready and (not outgoing.reply_to or self._reply_ready):
+        if self.holding.may_go(outgoing):
             self._connection.publish(outgoing)
-        elif self._fatal is not None or self._closing:
-            self._answer(outgoing, self._fatal or Closed("the transport was closed"))
-        elif self._held.blocked:
-            self._answer(
-                outgoing, Overloaded(f"{len(self._held)} messages wait for a connection already; {self._why()}")
-            )
         else:
-            self._held.push(outgoing)
-
-    def _release_held(self) -> None:
-        waiting, self._held = self._held, _new_hold()
-        now = self.clock()
-        while (outgoing := waiting.pop(now)) is not None:
-            self._send(outgoing)
-        self._tell_expired(waiting)
-
-    def _refuse_held(self, error: Exception) -> None:
-        for outgoing, *_ in self._held.lose(error):
-            self._answer(outgoing, error)
-
-    def _tell_expired(self, held: Outbox) -> None:
-        for outgoing, *_ in held.news():
-            error = DeadlineExceeded(
-                f"no connection within the deadline; {self._why()}", phase="connect", delivered=Delivered.NO
-            )
-            error.__cause__ = self.cause
-            self._answer(outgoing, error)
-
-    def _why(self) -> str:
-        told = f": {self.cause}" if self.cause is not None else ""
-        return f"the connection {self.name} is {self.state.value}{told}"
-
-    def _answer(self, outgoing: Outgoing, error: Exception) -> None:
-        token = outgoing.token
-        if token is None:
-            return
-        self._shield("the sender of a message failed on its news", token.sent, outgoing, outgoing.stage, error, None)
+            self.holding.hold(outgoing)
 
     # Turns of the owner
 
@@ -409,8 +367,8 @@ class Reactor:
         soonest = now + min(hint, _LONGEST_WAIT)
         if self._timers and self._timers[0][0] < soonest:
             soonest = self._timers[0][0]
-        if self._held.next_expiry < soonest:
-            soonest = self._held.next_expiry
+        if self.holding.next_expiry < soonest:
+            soonest = self.holding.next_expiry
         return soonest - now if soonest > now else 0.0
 
     def _tick(self) -> float:
@@ -422,8 +380,7 @@ class Reactor:
             while timers and timers[0][0] <= now:
                 function = heapq.heappop(timers)[2]
                 self._shield("a timer failed", function)
-            self._held.expire(now)
-            self._tell_expired(self._held)
+            self.holding.expire(now)
             soonest = math.inf
             for hook in self.turn_hooks:
                 soonest = min(soonest, hook(now))
@@ -444,9 +401,7 @@ class Reactor:
             self._shield("an action after a flush failed", function)
 
     def _begin_close(self, grace: float) -> None:
-        error = Closed("the transport was closed")
-        self._refuse_held(error)
-        self._ready = False
+        self.holding.give_up(Closed("the transport was closed"))
         self._connection.close(grace)
         # A driver that does not reach CLOSED by itself must not keep its owner.
         heapq.heappush(self._timers, (self.clock() + grace + 0.5, next(self._timer_ids), self._give_up_closing))
@@ -457,12 +412,10 @@ class Reactor:
 
     def _finish(self, cause: Exception) -> None:
         """The connection is gone for good: end everything that waits. Once, on the owner or before there is one."""
-        self._fatal = self._fatal or cause
         self._closing = True
         self._finished = True
-        self._ready = self._reply_ready = False
         self.state = State.CLOSED
-        self._refuse_held(cause)
+        self.holding.give_up(cause)
         self._refuse_inbox()
         for subscription in list(self._subscriptions.values()):
             self._tell_subscription(subscription, "", cause)
@@ -497,23 +450,19 @@ class Reactor:
                 level = logging.WARNING if state is State.LOST else logging.INFO
                 _log.log(level, "%s is %s%s", self.name, state.value, f": {cause}" if cause is not None else "")
             self.state = state
-            self._ready = state is State.READY
+            self.holding.state_changed(state, cause)
             if state is State.READY:
-                self.cause = None
                 if peer is not None:
                     self.capabilities = peer
-                self._release_held()
-            elif cause is not None:
-                self.cause = cause
-            if state is State.LOST:
-                self._reply_ready = False
+                self._release()
+            elif state is State.LOST:
                 for subscription in self._subscriptions.values():
                     subscription.ready = False
                 if retry_in is None and not self._closing:
-                    self._fatal = cause or ConnectFailed(f"{self.name} cannot be connected")
-                    self._refuse_held(self._fatal)
+                    fatal = cause or ConnectFailed(f"{self.name} cannot be connected")
+                    self.holding.give_up(fatal)
                     for subscription in list(self._subscriptions.values()):
-                        self._tell_subscription(subscription, "", self._fatal)
+                        self._tell_subscription(subscription, "", fatal)
             self._changed()
         finally:
             self._in_events = False
@@ -531,9 +480,8 @@ class Reactor:
             if error is not None and not isinstance(error, ConnectionLost):
                 del self._subscriptions[source]
             if source.kind is SourceKind.REPLY:
-                self._reply_ready = error is None
-                if self._reply_ready and self._ready:
-                    self._release_held()
+                self.holding.reply_ready = error is None
+                self._release()
             self._tell_subscription(subscription, address, error)
             self._changed()
         finally:
@@ -545,7 +493,7 @@ class Reactor:
         self._in_events = True
         try:
             for outgoing, stage, error, taker in results:
-                if error is not None and self._may_go_again(outgoing, error):
+                if error is not None and self.holding.takes_back(outgoing, error):
                     self._send(outgoing)
                     continue
                 token = outgoing.token
@@ -556,19 +504,6 @@ class Reactor:
                         _log.exception("%s: the sender of a message failed on its news", self.name)
         finally:
             self._in_events = False
-
-    def _may_go_again(self, outgoing: Outgoing, error: Exception) -> bool:
-        """Whether a message came back unwritten because the connection went: then it is held as if it had just been
-        posted.
-        """
-        return (
-            not self._ready
-            and not self._closing
-            and self._fatal is None
-            and not outgoing.withdrawn
-            and isinstance(error, ConnectionLost | ConnectFailed)
-            and error.delivered is Delivered.NO
-        )
 
     def on_peer_lost(self, taker: str, error: Exception) -> None:
         """See ConnectionEvents."""
@@ -605,44 +540,3 @@ class Reactor:
         self._in_events = True
         self._shield("a subscriber failed on its deliveries", subscription.on_deliveries, batch)
         self._in_events = False
-
-
-class ThreadReactor(Reactor):
-    """A thread of ours owns the connection: always available, for blocking callers."""
-
-    _thread: threading.Thread | None = None
-    _ident = 0
-
-    def is_owner(self) -> bool:
-        """Whether the calling thread is the I/O thread."""
-        return threading.get_ident() == self._ident
-
-    def _launch(self) -> None:
-        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
-        self._thread.start()
-
-    def _rouse(self) -> None:
-        self._connection.wake()
-
-    def _run(self) -> None:
-        self._ident = threading.get_ident()
-        connection = self._connection
-        inbox = self._inbox
-        hint = 0.0
-        try:
-            while self.state is not State.CLOSED:
-                if inbox:
-                    self._drain()
-                wait = self._tick()
-                if hint < wait:
-                    wait = hint
-                self._sleeping = True
-                # The look that the invariant asks for: after the flag, before the wait.
-                hint = connection.pump(0.0 if inbox or self._flushed else wait)
-                self._sleeping = False
-                if self._flushed:
-                    self._run_flushed()
-        except Exception as error:
-            self._broke(error)
-        else:
-            self._finish(Closed("the transport was closed"))

@@ -19,10 +19,10 @@ from messaging.counters import Counters
 from messaging.drivers import load_driver
 from messaging.drivers.base import Capabilities, Connection, ConnectionEvents, Driver, Role, Services, State
 from messaging.errors import Closed, StateError
-from messaging.loop_reactor import LoopReactor
 from messaging.operations import Operations
 from messaging.options import build_settings
-from messaging.reactor import Reactor, ThreadReactor
+from messaging.owners import LoopReactor, ThreadReactor
+from messaging.reactor import Reactor
 from messaging.url import Url, parse_url
 
 __all__ = ["BaseTransport", "Transport", "open_transport"]

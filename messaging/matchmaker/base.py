@@ -65,14 +65,16 @@ class Matchmaker(Protocol):
 
     def start(self, wake: Callable[[], None], now: float) -> None:
         """Begin. `wake` makes the owner pump soon and is thread-safe. Raises ConfigError where the store cannot be
-        used at all."""
+        used at all.
+        """
 
     def tick(self, now: float) -> float:
         """Renew, refresh, collect what has come in; return when it wants to be called next."""
 
     def refresh(self, now: float) -> None:
         """Somebody needs the table to be fresh: look again, if that is cheap or long ago. May change `records` now or
-        later."""
+        later.
+        """
 
     def suspect(self, instance: str, now: float) -> None:
         """That instance does not answer: look whether it is gone. May change `records` now or later."""
@@ -82,7 +84,8 @@ class Matchmaker(Protocol):
 
     def withdraw(self) -> None:
         """Take the own record out of the store, as well as can be done now. Called before the connection closes, in
-        every state."""
+        every state.
+        """
 
     def close(self) -> None:
         """Let go of everything. The own record is withdrawn already."""

@@ -65,7 +65,8 @@ _KINDS = {kind.value: kind for kind in SourceKind}
 
 def default_directory() -> Path:
     """Where records lie when the URL names no directory: `$XDG_RUNTIME_DIR/messaging`, else a directory of this
-    user's in the temporary one."""
+    user's in the temporary one.
+    """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and os.path.isdir(runtime):
         return Path(runtime, "messaging")
@@ -104,7 +105,8 @@ def _namespace() -> str:
 
 class LocalMatchmaker:
     """Records in `directory`, leased for `lease` seconds, looked at again every `refresh` seconds when nothing else
-    asks for it."""
+    asks for it.
+    """
 
     spans_machines = False
 

@@ -283,7 +283,7 @@ class ServerCore:
             )
 
     def health(self) -> dict[str, Any]:
-        """Three signals: `alive` (not stopped), `connected` (the transport), `consuming` (all sources are subscribed)."""
+        """Three signals: `alive` (not stopped), `connected` (the transport), `consuming` (subscribed to all)."""
         consuming = self._state is ServerState.SERVING and bool(self._consuming) and all(self._consuming.values())
         return {
             "alive": self._state is not ServerState.STOPPED,

@@ -37,6 +37,7 @@ __all__ = [
     "Bye",
     "Frame",
     "Hello",
+    "Message",
     "Row",
     "Table",
     "Welcome",
@@ -72,22 +73,26 @@ Row = tuple[int, str, str, str, str, str]
 """A subscription: its number, the kind of its source, exchange, topic, server, pool."""
 
 
-class Batch(msgspec.Struct, array_like=True, tag=0):
-    """Messages, and the settlement of messages that came the other way.
+Message = tuple[int, int, int, float | None, dict[str, Any], bytes | int]
+"""A message: sequence number or 0 when no settlement is wanted, subscription, flags, the seconds that are left or None,
+headers, and its body or the position of the frame that holds it, counted from 1.
+"""
 
-    A message is (sequence number or 0 when no settlement is wanted, subscription, flags, seconds that are left or
-    None, headers, its body or the position of the frame that holds it). `accepted` are sequence numbers; `refused`
-    are (sequence number, why, reason).
+
+class Batch(msgspec.Struct, array_like=True, tag=0):
+    """Messages, and the settlement of messages that came the other way: `accepted` are sequence numbers, `refused` are
+    (sequence number, why, reason).
     """
 
-    messages: list[tuple[int, int, int, float | None, dict[str, Any], bytes | int]]
+    messages: list[Message]
     accepted: list[int] = []
     refused: list[tuple[int, int, str]] = []
 
 
 class Hello(msgspec.Struct, array_like=True, tag=1):
     """The first frame on a connection. `instance` is who is expected at this address, empty if unknown; `limit` the
-    most bytes of a body."""
+    most bytes of a body.
+    """
 
     magic: Literal["messaging"]
     lowest: int
@@ -99,7 +104,8 @@ class Hello(msgspec.Struct, array_like=True, tag=1):
 
 class Welcome(msgspec.Struct, array_like=True, tag=2):
     """The answer to Hello. `version` 0: none in common. `instance` is who really is at this address; `rows` what it
-    serves."""
+    serves.
+    """
 
     version: int
     instance: str
@@ -154,7 +160,8 @@ _KINDS = {kind.value: kind for kind in SourceKind}
 
 def sources_from_rows(rows: Iterable[Row]) -> dict[int, Source]:
     """Read rows; those of a kind that this version does not know are left out, because it cannot send to them
-    anyway."""
+    anyway.
+    """
     return {
         number: Source(_KINDS[kind], exchange, topic, server, pool)
         for number, kind, exchange, topic, server, pool in rows

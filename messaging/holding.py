@@ -1,0 +1,129 @@
+"""Messages that cannot go yet, and why not: no connection, or nowhere for an answer to come.
+
+A reactor asks `may_go` before it publishes and holds what may not. What is held expires by its own deadline, is
+bounded, and is told the reason that the driver gave. No threads and no I/O here: everything is called by the
+connection's owner, but for `may_go`, which only reads.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from messaging.deadline import Clock
+from messaging.drivers.base import State
+from messaging.drivers.outbox import Outbox
+from messaging.errors import ConnectFailed, ConnectionLost, DeadlineExceeded, Delivered, Overloaded
+from messaging.message import Outgoing
+
+__all__ = ["Holding", "answer"]
+
+_log = logging.getLogger(__name__)
+
+_MOST_MESSAGES = 100_000
+"""How many messages may wait for a connection before `Overloaded`: a service that outlives its broker must not eat the
+machine."""
+_MOST_BYTES = 256 * 1024 * 1024
+
+
+def answer(outgoing: Outgoing, error: Exception) -> None:
+    """Tell the sender of a message that it ended here."""
+    token = outgoing.token
+    if token is not None:
+        try:
+            token.sent(outgoing, outgoing.stage, error, None)
+        except Exception:
+            _log.exception("the sender of a message failed on its news")
+
+
+class Holding:
+    """What one connection cannot send yet."""
+
+    def __init__(self, name: str, clock: Clock) -> None:
+        self._name = name
+        self._clock = clock
+        self._waiting = Outbox(_MOST_MESSAGES, _MOST_BYTES)
+        self._state = State.CONNECTING
+        self.ready = False
+        self.reply_ready = False
+        """Whether answers can reach this connection now."""
+        self.cause: Exception | None = None
+        """Why the connection is not READY, as far as the driver has told."""
+        self.fatal: Exception | None = None
+        """Why it will never be again."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def may_go(self, outgoing: Outgoing) -> bool:
+        """Whether a message may be published now; any thread."""
+        return self.ready and (not outgoing.reply_to or self.reply_ready)
+
+    def hold(self, outgoing: Outgoing) -> None:
+        """Keep a message until it may go, or answer it at once where that will never be or too much waits already."""
+        if self.fatal is not None:
+            answer(outgoing, self.fatal)
+        elif self._waiting.blocked:
+            answer(outgoing, Overloaded(f"{len(self)} messages wait for a connection already; {self._why()}"))
+        else:
+            self._waiting.push(outgoing)
+
+    def takes_back(self, outgoing: Outgoing, error: Exception) -> bool:
+        """Whether a message came back unwritten because the connection went: then it counts as just posted."""
+        return (
+            not self.ready
+            and self.fatal is None
+            and not outgoing.withdrawn
+            and isinstance(error, ConnectionLost | ConnectFailed)
+            and error.delivered is Delivered.NO
+        )
+
+    def release(self) -> Iterator[Outgoing]:
+        """Take out everything, for another try; what may still not go is held again."""
+        waiting, self._waiting = self._waiting, Outbox(_MOST_MESSAGES, _MOST_BYTES)
+        now = self._clock()
+        while (outgoing := waiting.pop(now)) is not None:
+            yield outgoing
+        self._tell_expired(waiting)
+
+    def state_changed(self, state: State, cause: Exception | None) -> None:
+        """Follow the state of the connection."""
+        self._state = state
+        self.ready = state is State.READY
+        if self.ready:
+            self.cause = None
+        elif cause is not None:
+            self.cause = cause
+        if state is State.LOST:
+            self.reply_ready = False
+
+    def give_up(self, error: Exception) -> None:
+        """Nothing will ever go again: answer everything with an error."""
+        self.ready = self.reply_ready = False
+        if self.fatal is None:
+            self.fatal = error
+        for outgoing, *_ in self._waiting.lose(error):
+            answer(outgoing, error)
+
+    @property
+    def next_expiry(self) -> float:
+        """When `expire` is to be called next."""
+        return self._waiting.next_expiry
+
+    def expire(self, now: float) -> None:
+        """Answer what has waited past its deadline."""
+        if now >= self._waiting.next_expiry:
+            self._waiting.expire(now)
+            self._tell_expired(self._waiting)
+
+    def _tell_expired(self, held: Outbox) -> None:
+        for outgoing, *_ in held.news():
+            error = DeadlineExceeded(
+                f"no connection within the deadline; {self._why()}", phase="connect", delivered=Delivered.NO
+            )
+            error.__cause__ = self.cause
+            answer(outgoing, error)
+
+    def _why(self) -> str:
+        told = f": {self.cause}" if self.cause is not None else ""
+        return f"the connection {self._name} is {self._state.value}{told}"
