@@ -42,35 +42,18 @@ from messaging.errors import (
 from messaging.holding import Holding, answer
 from messaging.message import Delivery, Outcome, Outgoing, SentResult, Source, SourceKind
 from messaging.offload import Offload
+from messaging.subscription import DeliveryHandler, SubscribedHandler, Subscription
 
 __all__ = ["Connect", "Reactor"]
 
 _log = logging.getLogger(__name__)
 
 Connect = Callable[[ConnectionEvents, Services], Connection]
-DeliveryHandler = Callable[[Sequence[Delivery]], None]
-SubscribedHandler = Callable[[str, Exception | None], None]
 
+_NEWS = "a subscriber failed on its news"
 _LONGEST_WAIT = 30.0
 """Seconds after which the owner looks around even when nothing asked for it; a bound on the harm of a bug in a driver.
 """
-
-
-class Subscription:
-    """What was asked for, and what is so: `ready` follows the driver's on_subscribed."""
-
-    __slots__ = ("address", "error", "on_deliveries", "on_subscribed", "ready", "source", "window")
-
-    def __init__(
-        self, source: Source, window: int, on_deliveries: DeliveryHandler, on_subscribed: SubscribedHandler
-    ) -> None:
-        self.source = source
-        self.window = window
-        self.on_deliveries = on_deliveries
-        self.on_subscribed = on_subscribed
-        self.ready = False
-        self.address = ""
-        self.error: Exception | None = None
 
 
 class Reactor:
@@ -228,21 +211,6 @@ class Reactor:
     def finished(self) -> bool:
         """Whether the connection is closed for good."""
         return self._finished
-
-    @property
-    def reply_ready(self) -> bool:
-        """Whether answers can reach this connection now."""
-        return self.holding.reply_ready
-
-    @property
-    def cause(self) -> Exception | None:
-        """Why the connection is not READY, as far as the driver has told."""
-        return self.holding.cause
-
-    @property
-    def held(self) -> int:
-        """How many messages wait for the connection."""
-        return len(self.holding)
 
     def counts(self) -> dict[str, int]:
         """The driver's own counts."""
@@ -403,12 +371,13 @@ class Reactor:
     def _begin_close(self, grace: float) -> None:
         self.holding.give_up(Closed("the transport was closed"))
         self._connection.close(grace)
-        # A driver that does not reach CLOSED by itself must not keep its owner.
-        heapq.heappush(self._timers, (self.clock() + grace + 0.5, next(self._timer_ids), self._give_up_closing))
 
-    def _give_up_closing(self) -> None:
-        _log.warning("%s: the driver did not close in time and was abandoned", self.name)
-        self.state = State.CLOSED
+        # A driver that does not reach CLOSED by itself must not keep its owner.
+        def abandon() -> None:
+            _log.warning("%s: the driver did not close in time and was abandoned", self.name)
+            self.state = State.CLOSED
+
+        heapq.heappush(self._timers, (self.clock() + grace + 0.5, next(self._timer_ids), abandon))
 
     def _finish(self, cause: Exception) -> None:
         """The connection is gone for good: end everything that waits. Once, on the owner or before there is one."""
@@ -418,7 +387,7 @@ class Reactor:
         self.holding.give_up(cause)
         self._refuse_inbox()
         for subscription in list(self._subscriptions.values()):
-            self._tell_subscription(subscription, "", cause)
+            self._shield(_NEWS, subscription.on_subscribed, "", cause)
         self._subscriptions.clear()
         self._changed()
         self._closed.set()
@@ -434,9 +403,6 @@ class Reactor:
     def _changed(self) -> None:
         for listener in list(self.on_change):
             self._shield("a listener to changes failed", listener)
-
-    def _tell_subscription(self, subscription: Subscription, address: str, error: Exception | None) -> None:
-        self._shield("a subscriber failed on its news", subscription.on_subscribed, address, error)
 
     # Events of the connection
 
@@ -462,7 +428,7 @@ class Reactor:
                     fatal = cause or ConnectFailed(f"{self.name} cannot be connected")
                     self.holding.give_up(fatal)
                     for subscription in list(self._subscriptions.values()):
-                        self._tell_subscription(subscription, "", fatal)
+                        self._shield(_NEWS, subscription.on_subscribed, "", fatal)
             self._changed()
         finally:
             self._in_events = False
@@ -482,7 +448,7 @@ class Reactor:
             if source.kind is SourceKind.REPLY:
                 self.holding.reply_ready = error is None
                 self._release()
-            self._tell_subscription(subscription, address, error)
+            self._shield(_NEWS, subscription.on_subscribed, address, error)
             self._changed()
         finally:
             self._in_events = False

@@ -6,7 +6,6 @@ driver cannot do. It knows nothing of calls and notifications beyond their roles
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
@@ -18,11 +17,11 @@ from typing import Any, Self
 from messaging.counters import Counters
 from messaging.drivers import load_driver
 from messaging.drivers.base import Capabilities, Connection, ConnectionEvents, Driver, Role, Services, State
-from messaging.errors import Closed, StateError
+from messaging.errors import Closed
 from messaging.operations import Operations
 from messaging.options import build_settings
-from messaging.owners import LoopReactor, ThreadReactor
 from messaging.reactor import Reactor
+from messaging.thread_reactor import ThreadReactor
 from messaging.url import Url, parse_url
 
 __all__ = ["BaseTransport", "Transport", "open_transport"]
@@ -133,8 +132,8 @@ class BaseTransport:
             "connections": {
                 reactor.name: {
                     "state": reactor.state.value,
-                    "held": reactor.held,
-                    "trouble": str(reactor.cause) if reactor.cause is not None else None,
+                    "held": len(reactor.holding),
+                    "trouble": str(reactor.holding.cause) if reactor.holding.cause is not None else None,
                 }
                 for reactor in reactors
             },
@@ -183,59 +182,6 @@ class Transport(BaseTransport):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class AsyncTransport(BaseTransport):
-    """A transport for asyncio: the event loop itself owns each connection, where the driver has a descriptor to watch.
-
-    It belongs to the loop in which it is first used; another loop gets a StateError.
-    """
-
-    _loop: asyncio.AbstractEventLoop | None = None
-
-    def bind(self) -> asyncio.AbstractEventLoop:
-        """Return the running loop, which becomes this transport's own. Raises StateError in another loop later on."""
-        loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
-            raise StateError(
-                f"{self!r} belongs to the event loop in which it was first used; open one transport per loop"
-            )
-        return loop
-
-    def _reactor(self, connect: Callable[[ConnectionEvents, Services], Connection], role: Role) -> Reactor:
-        loop = self.bind()
-        if self.capabilities.pump_stall == 0.0 and hasattr(loop, "add_reader"):
-            reactor = LoopReactor(connect, self.capabilities, name=self._name(role), loop=loop)
-            if reactor.has_descriptor:
-                return reactor
-            reactor.start_close(0.0)
-        return ThreadReactor(connect, self.capabilities, name=self._name(role))
-
-    def _forked(self) -> None:
-        self._loop = None
-        super()._forked()
-
-    async def close(self, grace: float = 5.0) -> None:
-        """Flush and close all connections within `grace` seconds; whatever still waits ends with Closed. Idempotent."""
-        reactors = self._begin_close()
-        for reactor in reactors:
-            reactor.start_close(grace)
-        for reactor in reactors:
-            if isinstance(reactor, LoopReactor):
-                await reactor.closed(grace)
-            else:
-                await asyncio.to_thread(reactor.close, grace)
-
-    async def __aenter__(self) -> Self:
-        self.bind()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
 
 def open_transport(url: str, **options: Any) -> Transport:

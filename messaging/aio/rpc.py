@@ -15,6 +15,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
 
 from messaging.aio.transport import Transport
 from messaging.around import enter_async
+from messaging.coroutines import LoopTasks
 from messaging.errors import (
     Cancelled,
     Closed,
@@ -25,7 +26,7 @@ from messaging.errors import (
     PipelineFailed,
     Unsupported,
 )
-from messaging.executor import LoopTasks, ThreadExecutor
+from messaging.executor import ThreadExecutor
 from messaging.rpc import ALL_METHODS, EXPOSED, PUBLIC_METHODS, CurrentRequest, Fanout, current, expose
 from messaging.rpc.base_client import BaseClient, Kind, Operation
 from messaging.rpc.base_server import START_TIMEOUT, ServerCore, ServerState
@@ -253,6 +254,7 @@ class Server(ServerCore):
             wake()
 
         self._tasks = LoopTasks(loop, self._slots)
+        self._on_loop = True
         if not self._inline:
             self._executor = ThreadExecutor(self._slots, f"messaging {self.target.server}")
         self._stopped = asyncio.Event()
@@ -260,7 +262,7 @@ class Server(ServerCore):
         try:
             await asyncio.wait_for(asyncio.shield(future), timeout)
         except TimeoutError:
-            cause = self._reactor.cause
+            cause = self._reactor.holding.cause
             await self.stop(0.0)
             why = f": {cause}" if cause is not None else ""
             raise DeadlineExceeded(

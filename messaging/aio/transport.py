@@ -10,9 +10,15 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-from messaging.transport import AsyncTransport
+from messaging.drivers.base import Connection, ConnectionEvents, Role, Services
+from messaging.errors import StateError
+from messaging.loop_reactor import LoopReactor
+from messaging.reactor import Reactor
+from messaging.thread_reactor import ThreadReactor
+from messaging.transport import BaseTransport
 
 __all__ = ["Mailbox", "Transport", "open_transport"]
 
@@ -60,10 +66,26 @@ class Mailbox:
                 future.set_result(None)
 
 
-class Transport(AsyncTransport):
-    """A transport for asyncio; open it with `open_transport` and use it in one event loop, the one of its first use."""
+class Transport(BaseTransport):
+    """A transport for asyncio; open it with `open_transport`. The event loop itself owns each connection, where the
+    driver has a descriptor to watch.
 
+    It belongs to the loop in which it is first used; another loop gets a StateError.
+    """
+
+    _loop: asyncio.AbstractEventLoop | None = None
     _mailbox: Mailbox | None = None
+
+    def bind(self) -> asyncio.AbstractEventLoop:
+        """Return the running loop, which becomes this transport's own. Raises StateError in another loop later on."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise StateError(
+                f"{self!r} belongs to the event loop in which it was first used; open one transport per loop"
+            )
+        return loop
 
     def waiter(self) -> tuple[asyncio.Future[Any], Callable[[], None]]:
         """Return a future of the running loop, and a thread-safe function that resolves it."""
@@ -75,9 +97,39 @@ class Transport(AsyncTransport):
         future: asyncio.Future[Any] = self._loop.create_future()  # type: ignore[union-attr]
         return future, mailbox.waker(future)
 
+    def _reactor(self, connect: Callable[[ConnectionEvents, Services], Connection], role: Role) -> Reactor:
+        loop = self.bind()
+        if self.capabilities.pump_stall == 0.0 and hasattr(loop, "add_reader"):
+            reactor = LoopReactor(connect, self.capabilities, name=self._name(role), loop=loop)
+            if reactor.has_descriptor:
+                return reactor
+            reactor.start_close(0.0)
+        return ThreadReactor(connect, self.capabilities, name=self._name(role))
+
     def _forked(self) -> None:
+        self._loop = None
         self._mailbox = None
         super()._forked()
+
+    async def close(self, grace: float = 5.0) -> None:
+        """Flush and close all connections within `grace` seconds; whatever still waits ends with Closed. Idempotent."""
+        reactors = self._begin_close()
+        for reactor in reactors:
+            reactor.start_close(grace)
+        for reactor in reactors:
+            if isinstance(reactor, LoopReactor):
+                await reactor.closed(grace)
+            else:
+                await asyncio.to_thread(reactor.close, grace)
+
+    async def __aenter__(self) -> Self:
+        self.bind()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
 
 
 def open_transport(url: str, **options: Any) -> Transport:

@@ -397,7 +397,7 @@ class BaseClient:
     def _expiry(self, request: Request, method: Any) -> MessagingError:
         reactor = request.session.operations.reactor
         name = method if isinstance(method, str) else method.__name__
-        cause = reactor.cause if request.outgoing.stage is None else None
+        cause = reactor.holding.cause if request.outgoing.stage is None else None
         return deadline_error(
             f"{request.kind} {name} to {self.target!r}", request.timeout, request.outgoing.stage, cause
         )

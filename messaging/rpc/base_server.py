@@ -19,27 +19,20 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from messaging.around import enter, enter_async
 from messaging.codec import Serializer
-from messaging.deadline import handler_deadline
 from messaging.drivers.base import Role
 from messaging.errors import (
     Cancelled,
     Closed,
     ConfigError,
-    DecodeError,
-    Delivered,
-    EncodeError,
     Forked,
     InvalidTarget,
-    MessagingError,
     StateError,
     Unsupported,
 )
-from messaging.executor import CoroutineJob, CoroutineRunner, InlineExecutor, LoopTasks, ThreadExecutor
+from messaging.executor import InlineExecutor, ThreadExecutor
 from messaging.message import (
     CORRELATION_ID,
     MESSAGE_ID,
@@ -52,22 +45,19 @@ from messaging.message import (
     Stage,
     Token,
 )
-from messaging.rpc import faults
-from messaging.rpc.context import CurrentRequest, running_request
-from messaging.rpc.dispatcher import EXPOSED, AccessPolicy, Dispatcher, Method
+from messaging.rpc.dispatcher import EXPOSED, AccessPolicy, Dispatcher
+from messaging.rpc.invocation import Around, Invocation, Invoker
 from messaging.rpc.monitor import InHand, Monitor
 from messaging.rpc.session import RpcSession
 from messaging.target import DEFAULT_EXCHANGE, Target
 from messaging.transport import BaseTransport
-from messaging.wire import native
-from messaging.wire.native import Kind
 
-__all__ = ["START_TIMEOUT", "Around", "ServerCore", "ServerState"]
+if TYPE_CHECKING:
+    from messaging.coroutines import CoroutineRunner, LoopTasks
+
+__all__ = ["START_TIMEOUT", "ServerCore", "ServerState"]
 
 _log = logging.getLogger(__name__)
-
-Around = Callable[[CurrentRequest], Any]
-"""Given the request, returns a context manager in which the handler runs: tracing, authorisation, database sessions."""
 
 _REPLY_LIFE = 60.0
 """Seconds for which an answer is worth delivering when the request carried no budget."""
@@ -170,6 +160,8 @@ class ServerCore:
         self._on_unsubscribed: Callable[[], None] | None = None
         self._executor: ThreadExecutor | InlineExecutor = InlineExecutor()
         self._tasks: CoroutineRunner | LoopTasks | None = None
+        """Where coroutines run; set by the face, which alone imports asyncio."""
+        self._on_loop = False
         self._session: RpcSession
         self._monitor: Monitor
         self._forked_from: Any = None
@@ -210,6 +202,15 @@ class ServerCore:
                 "undelivered_replies",
             )
         }
+        self._invoker = Invoker(
+            self._dispatcher,
+            self._name(),
+            self.target.server or "",
+            self._serializer,
+            self._around,
+            self._traces,
+            self._count,
+        )
         self._news = _ReplyNews(self._count["undelivered_replies"].add)
         self._session.add_control(self)
         window = self._inbox if reactor.capabilities.acceptance == "peer" else self._slots * 2
@@ -362,7 +363,9 @@ class ServerCore:
             return
         early = now
         if self._has_late:
-            late = [item for item in now if self._settles_late(item)]
+            for item in now:
+                item.late = self._invoker.settles_late(item)
+            late = [item for item in now if item.late]
             early = [item for item in now if not item.late]
             if late:
                 self._start(late)
@@ -375,18 +378,6 @@ class ServerCore:
                 [item.delivery for item in items], Outcome.ACCEPT, done=functools.partial(self._settled, started)
             )
 
-    def _settles_late(self, item: InHand) -> bool:
-        try:
-            request = native.decode(item.delivery.body)
-            item.late = (
-                isinstance(request, native.Request)
-                and self._dispatcher.find(request.namespace, request.interface, request.method).delivery
-                == "at_least_once"
-            )
-        except MessagingError:
-            item.late = False
-        return item.late
-
     def _settled(self, started: dict[int, InHand], delivery: Delivery, error: Exception | None) -> None:
         item = started[id(delivery)]
         if error is None:
@@ -397,7 +388,7 @@ class ServerCore:
             _log.info("%s: a request was not settled and is left to be delivered again: %s", self._name(), error)
 
     def _start(self, items: Sequence[InHand]) -> None:
-        if self._any_async and isinstance(self._tasks, LoopTasks):
+        if self._on_loop and self._any_async:
             # On a loop the coroutines start right here; only blocking methods go to the pool.
             for item in items:
                 self._serve(item)
@@ -407,148 +398,30 @@ class ServerCore:
     # Serving; on a worker, or on the owner when inline
 
     def _serve(self, item: InHand) -> None:
-        delivery = item.delivery
-        method: Method | None = None
-        try:
-            until = None if delivery.budget is None else delivery.received + delivery.budget
-            if until is not None and self._clock() >= until:
-                self._count["expired"].add()
-                self._finish(item, None)
-                return
-            request = native.decode(delivery.body)
-            if not isinstance(request, native.Request):
-                raise DecodeError("neither a call nor a cast")
-            item.interval = request.monitor
-            method = self._dispatcher.find(request.namespace, request.interface, request.method)
-            if delivery.redelivered and method.delivery == "strict":
-                self._finish(item, self._failure(item, None, _in_doubt(method), code="in_doubt"))
-                return
-            context: Any = request.context
-            if self._serializer is not None:
-                context = self._serializer.deserialize_context(context)
-            arguments = method.arguments(request.args, context)
-        except Exception as error:
-            self._finish(item, self._failure(item, method, error))
+        until = item.until
+        if until is not None and self._clock() >= until:
+            self._count["expired"].add()
+            self._finish(item, None)
             return
-        current = CurrentRequest(
-            context=context,
-            headers=delivery.headers,
-            method=request.method,
-            namespace=request.namespace,
-            version=request.interface or method.version,
-            message_id=item.id,
-            attempt=delivery.attempt,
-            redelivered=delivery.redelivered,
-            until=until,
-            peer=delivery.sent_by,
-            wants_reply=bool(delivery.reply_to),
-        )
-        item.request = current
-        if method.is_async:
-            item.job = CoroutineJob(lambda: self._run_coroutine(item, method, current, context, arguments, until))
-            tasks = self._tasks_for_coroutines()
-            if isinstance(tasks, LoopTasks) and self._reactor.is_owner():
-                tasks.start_here(item.job)
-            else:
-                tasks.start(item.job)
-        elif self._any_async and isinstance(self._tasks, LoopTasks) and not self._inline:
-            self._executor.submit([functools.partial(self._run, item, method, current, context, arguments, until)])
+        invocation = self._invoker.prepare(item)
+        if not isinstance(invocation, Invocation):
+            self._finish(item, invocation)
+        elif invocation.method.is_async:
+            tasks = self._tasks
+            if tasks is None:
+                raise StateError(f"{self._name()} has no loop for its coroutines")
+            item.job = tasks.job(lambda: self._run_coroutine(item, invocation))
+            (tasks.start_here if self._on_loop and self._reactor.is_owner() else tasks.start)(item.job)
+        elif self._on_loop and self._any_async and not self._inline:
+            self._executor.submit([functools.partial(self._run, item, invocation)])
         else:
-            self._run(item, method, current, context, arguments, until)
+            self._run(item, invocation)
 
-    def _run(
-        self,
-        item: InHand,
-        method: Method,
-        current: CurrentRequest,
-        context: Any,
-        arguments: dict[str, Any],
-        until: float | None,
-    ) -> None:
-        token = running_request.set(current)
-        try:
-            with handler_deadline(until):
-                if self._around:
-                    with ExitStack() as stack:
-                        enter(stack, self._around, current)
-                        value = method.function(context, **arguments)
-                else:
-                    value = method.function(context, **arguments)
-            body = self._result(item, method, context, value)
-        except BaseException as error:  # a handler that calls sys.exit() must not cost its caller the answer
-            body = self._failure(item, method, error)
-        finally:
-            running_request.reset(token)
-        self._finish(item, body)
+    def _run(self, item: InHand, invocation: Invocation) -> None:
+        self._finish(item, self._invoker.run(invocation))
 
-    async def _run_coroutine(
-        self,
-        item: InHand,
-        method: Method,
-        current: CurrentRequest,
-        context: Any,
-        arguments: dict[str, Any],
-        until: float | None,
-    ) -> None:
-        running_request.set(current)
-        body: bytes | None
-        try:
-            with handler_deadline(until):
-                async with AsyncExitStack() as stack:
-                    await enter_async(stack, self._around, current)
-                    value = await method.function(context, **arguments)
-            body = self._result(item, method, context, value)
-        except BaseException as error:  # a cancelled handler still has to give its slot back
-            gave_up = item.job is not None and item.job.cancelled
-            body = None if gave_up else self._failure(item, method, error)
-        self._finish(item, body)
-
-    def _tasks_for_coroutines(self) -> CoroutineRunner | LoopTasks:
-        with self._lock:
-            if self._tasks is None:
-                self._tasks = CoroutineRunner(self._slots, f"messaging {self.target.server} coroutines")
-            return self._tasks
-
-    def _result(self, item: InHand, method: Method, context: Any, value: Any) -> bytes | None:
-        self._count["done"].add()
-        if not item.reply_to:
-            return None
-        if self._serializer is not None:
-            value = self._serializer.serialize_entity(context, value)
-        try:
-            return native.encode(native.Result(native.VERSION, Kind.RESULT, 0, value, self.target.server or ""))
-        except EncodeError as error:
-            raise EncodeError(
-                f"the result of {method.name}, a {type(value).__name__}, cannot be sent: {error}; "
-                "return plain values, dataclasses or msgspec structs, or set a serializer",
-                delivered=Delivered.YES,
-            ) from None
-
-    def _failure(self, item: InHand, method: Method | None, error: BaseException, code: str = "") -> bytes | None:
-        self._count["failed"].add()
-        declared = method.raises if method is not None else ()
-        if method is not None and item.request is not None:
-            what = f"{self._name()}: {method.name} failed for message {item.id}"
-            if isinstance(error, declared):
-                _log.debug("%s as declared: %s: %s", what, type(error).__name__, error)
-            else:
-                _log.error(what, exc_info=error)
-        else:
-            _log.warning("%s: request %s was refused: %s: %s", self._name(), item.id, type(error).__name__, error)
-        if not item.reply_to:
-            return None
-        ran = item.request is not None
-        if not code and isinstance(error, EncodeError):
-            code = "encode"
-        elif not code and isinstance(error, DecodeError) and not ran:
-            code = "decode"
-        elif not code and ran:
-            # The handler ran, so even an error class of ours is its own failure and no statement about the request.
-            code = "remote"
-        failure = faults.failure_from(
-            error, declared=declared, code=code, server=self.target.server or "", with_trace=self._traces
-        )
-        return native.encode(failure)
+    async def _run_coroutine(self, item: InHand, invocation: Invocation) -> None:
+        self._finish(item, await self._invoker.run_coroutine(invocation))
 
     def _finish(self, item: InHand, body: bytes | None) -> None:
         """Take a request out of hand and answer it; any thread."""
@@ -583,12 +456,6 @@ class ServerCore:
 
 
 _REPLY = Route.reply("").kind
-
-
-def _in_doubt(method: Method) -> Exception:
-    return StateError(
-        f'{method.name} has delivery="strict" and this request was delivered before, so it may have run already'
-    )
 
 
 def _with_ping(access: AccessPolicy) -> AccessPolicy:

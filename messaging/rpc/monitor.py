@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from messaging.errors import MessagingError
-from messaging.executor import CoroutineJob
 from messaging.message import CORRELATION_ID, Delivery, Outcome, Outgoing, Route
 from messaging.reactor import Reactor
 from messaging.rpc.context import CurrentRequest
 from messaging.wire import native
 from messaging.wire.native import Kind
+
+if TYPE_CHECKING:
+    from messaging.coroutines import CoroutineJob
 
 __all__ = ["InHand", "Monitor"]
 
@@ -34,12 +37,14 @@ _SIGN_LIFE = 3.0
 class InHand:
     """One request from its receipt to its end."""
 
-    __slots__ = ("delivery", "id", "interval", "job", "late", "next_sign", "reply_to", "request")
+    __slots__ = ("delivery", "id", "interval", "job", "late", "next_sign", "reply_to", "request", "until")
 
     def __init__(self, delivery: Delivery, id: str) -> None:
         self.delivery = delivery
         self.id = id
         self.reply_to = delivery.reply_to
+        self.until = None if delivery.budget is None else delivery.received + delivery.budget
+        """When nobody waits for it any more, on the connection's clock."""
         self.interval = 1.0
         self.next_sign = 0.0
         self.late = False

@@ -6,12 +6,15 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from messaging.errors import Closed, DeadlineExceeded, Delivered, NotStarted
-from messaging.executor import CoroutineRunner, ThreadExecutor
+from messaging.executor import ThreadExecutor
 from messaging.rpc.base_server import START_TIMEOUT, ServerCore, ServerState
 from messaging.transport import Transport
+
+if TYPE_CHECKING:
+    from messaging.coroutines import CoroutineRunner
 
 __all__ = ["Server"]
 
@@ -30,6 +33,7 @@ class Server(ServerCore):
     """
 
     transport: Transport
+    _runner: CoroutineRunner | None = None
 
     def start(self, timeout: float = START_TIMEOUT) -> None:
         """Return when peers can reach it. Raises DeadlineExceeded after `timeout` seconds, or what the transport says
@@ -44,6 +48,10 @@ class Server(ServerCore):
 
         if not self._inline:
             self._executor = ThreadExecutor(self._slots, f"messaging {self.target.server}")
+        if self._any_async:
+            from messaging.coroutines import CoroutineRunner  # asyncio is imported by those who use it
+
+            self._tasks = self._runner = CoroutineRunner(self._slots, f"messaging {self.target.server} coroutines")
         self._stopped = threading.Event()
         self._open(started)
         try:
@@ -52,7 +60,7 @@ class Server(ServerCore):
             self.stop(0.0)
             raise
         if not in_time:
-            cause = self._reactor.cause
+            cause = self._reactor.holding.cause
             self.stop(0.0)
             told_why = f": {cause}" if cause is not None else ""
             raise DeadlineExceeded(
@@ -82,8 +90,8 @@ class Server(ServerCore):
             self._do(self._unsubscribe, until)
             self._do(self._hand_back, until)
             clean = self._executor.close(until)
-            if self._tasks is not None:
-                clean = self._close_tasks(until) and clean
+            if self._runner is not None:
+                clean = self._runner.close(until) and clean
             if not self._reactor.finished:
                 self._do(self._reactor.after_flush, max(until, time.monotonic() + 0.2))
         except Closed:
@@ -93,9 +101,6 @@ class Server(ServerCore):
         self._abandon()
         self._stopped.set()
         return clean
-
-    def _close_tasks(self, until: float) -> bool:
-        return self._tasks.close(until) if isinstance(self._tasks, CoroutineRunner) else True
 
     def _do(self, action: Callable[[Callable[[], None]], Any], until: float) -> None:
         """Run an action on the owner and wait for its `done`, but not past `until`."""

@@ -308,7 +308,7 @@ class RpcSession:
             heard = max(call.heard, self._subscribed_at)
             if self.operations.pending.get(call.id) is not call:
                 self._monitored.pop(call.id, None)
-            elif reactor.reply_ready and now - heard > call.policy.silence:
+            elif reactor.holding.reply_ready and now - heard > call.policy.silence:
                 self._monitored.pop(call.id, None)
                 error = ServerLost(
                     f"the server that had taken call {call.id} has been silent for {call.policy.silence:g} s",

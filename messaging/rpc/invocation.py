@@ -1,0 +1,190 @@
+"""One request from its bytes to the bytes of its answer: decode, find the method, run it, encode what came of it.
+
+No I/O and no hand-over here: whoever calls these functions is the thread or task that runs the handler. Whatever a
+handler raises becomes an answer; nothing escapes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from typing import Any
+
+from messaging.around import enter, enter_async
+from messaging.codec import Serializer
+from messaging.counters import Tally
+from messaging.deadline import handler_deadline
+from messaging.errors import DecodeError, Delivered, EncodeError, StateError
+from messaging.rpc import faults
+from messaging.rpc.context import CurrentRequest, running_request
+from messaging.rpc.dispatcher import Dispatcher, Method
+from messaging.rpc.monitor import InHand
+from messaging.wire import native
+from messaging.wire.native import Kind
+
+__all__ = ["Around", "Invocation", "Invoker"]
+
+_log = logging.getLogger(__name__)
+
+Around = Callable[[CurrentRequest], Any]
+"""Given the request, returns a context manager in which the handler runs: tracing, authorisation, database sessions."""
+
+
+class Invocation:
+    """A request that is ready to run: its method was found and its arguments fit."""
+
+    __slots__ = ("arguments", "context", "current", "item", "method")
+
+    def __init__(
+        self, item: InHand, method: Method, current: CurrentRequest, context: Any, arguments: dict[str, Any]
+    ) -> None:
+        self.item = item
+        self.method = method
+        self.current = current
+        self.context = context
+        self.arguments = arguments
+
+
+class Invoker:
+    """How one server runs requests. Thread-safe."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        name: str,
+        server: str,
+        serializer: Serializer | None,
+        around: Sequence[Around],
+        traces: bool,
+        count: Mapping[str, Tally],
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._name = name
+        self._server = server
+        self._serializer = serializer
+        self._around = around
+        self._traces = traces
+        self._done = count["done"].add
+        self._failed = count["failed"].add
+
+    def settles_late(self, item: InHand) -> bool:
+        """Whether a request is for a method that is settled after it has returned."""
+        try:
+            request = native.decode(item.delivery.body)
+            if not isinstance(request, native.Request):
+                return False
+            method = self._dispatcher.find(request.namespace, request.interface, request.method)
+        except Exception:
+            # What is wrong with it is told when it runs.
+            return False
+        return method.delivery == "at_least_once"
+
+    def prepare(self, item: InHand) -> Invocation | bytes | None:
+        """Decode a request and find its method; else return its answer (None: nobody wants one)."""
+        delivery = item.delivery
+        method: Method | None = None
+        try:
+            request = native.decode(delivery.body)
+            if not isinstance(request, native.Request):
+                raise DecodeError("neither a call nor a cast")
+            item.interval = request.monitor
+            method = self._dispatcher.find(request.namespace, request.interface, request.method)
+            if delivery.redelivered and method.delivery == "strict":
+                error = StateError(
+                    f'{method.name} has delivery="strict", and this request came before, so it may have run already'
+                )
+                return self._failure(item, method, error, ran=False, code="in_doubt")
+            context: Any = request.context
+            if self._serializer is not None:
+                context = self._serializer.deserialize_context(context)
+            arguments = method.arguments(request.args, context)
+        except Exception as error:
+            return self._failure(item, method, error, ran=False)
+        item.request = current = CurrentRequest(
+            context=context,
+            headers=delivery.headers,
+            method=request.method,
+            namespace=request.namespace,
+            version=request.interface or method.version,
+            message_id=item.id,
+            attempt=delivery.attempt,
+            redelivered=delivery.redelivered,
+            until=item.until,
+            peer=delivery.sent_by,
+            wants_reply=bool(item.reply_to),
+        )
+        return Invocation(item, method, current, context, arguments)
+
+    def run(self, invocation: Invocation) -> bytes | None:
+        """Run a blocking method and return its answer."""
+        method = invocation.method
+        token = running_request.set(invocation.current)
+        try:
+            with handler_deadline(invocation.item.until):
+                if self._around:
+                    with ExitStack() as stack:
+                        enter(stack, self._around, invocation.current)
+                        value = method.function(invocation.context, **invocation.arguments)
+                else:
+                    value = method.function(invocation.context, **invocation.arguments)
+            return self._result(invocation, value)
+        except BaseException as error:  # a handler that calls sys.exit() must not cost its caller the answer
+            return self._failure(invocation.item, method, error, ran=True)
+        finally:
+            running_request.reset(token)
+
+    async def run_coroutine(self, invocation: Invocation) -> bytes | None:
+        """Run a coroutine method and return its answer; None when it was cancelled because its caller gave up."""
+        item = invocation.item
+        running_request.set(invocation.current)
+        try:
+            with handler_deadline(item.until):
+                async with AsyncExitStack() as stack:
+                    await enter_async(stack, self._around, invocation.current)
+                    value = await invocation.method.function(invocation.context, **invocation.arguments)
+            return self._result(invocation, value)
+        except BaseException as error:  # a cancelled handler still has to give its slot back
+            if item.job is not None and item.job.cancelled:
+                return None
+            return self._failure(item, invocation.method, error, ran=True)
+
+    def _result(self, invocation: Invocation, value: Any) -> bytes | None:
+        self._done()
+        if not invocation.item.reply_to:
+            return None
+        if self._serializer is not None:
+            value = self._serializer.serialize_entity(invocation.context, value)
+        try:
+            return native.encode(native.Result(native.VERSION, Kind.RESULT, 0, value, self._server))
+        except EncodeError as error:
+            raise EncodeError(
+                f"the result of {invocation.method.name}, a {type(value).__name__}, cannot be sent: {error}; "
+                "return plain values, dataclasses or msgspec structs, or set a serializer",
+                delivered=Delivered.YES,
+            ) from None
+
+    def _failure(
+        self, item: InHand, method: Method | None, error: BaseException, *, ran: bool, code: str = ""
+    ) -> bytes | None:
+        self._failed()
+        declared = method.raises if method is not None and ran else ()
+        if ran and method is not None:
+            what = f"{self._name}: {method.name} failed for message {item.id}"
+            if isinstance(error, declared):
+                _log.debug("%s as declared: %s: %s", what, type(error).__name__, error)
+            else:
+                _log.error(what, exc_info=error)
+        else:
+            _log.warning("%s: request %s was refused: %s: %s", self._name, item.id, type(error).__name__, error)
+        if not item.reply_to:
+            return None
+        if not code and isinstance(error, EncodeError):
+            code = "encode"
+        elif not code and isinstance(error, DecodeError) and not ran:
+            code = "decode"
+        elif not code and ran:
+            # The handler ran, so even an error class of ours is its own failure and no statement about the request.
+            code = "remote"
+        failure = faults.failure_from(error, declared=declared, code=code, server=self._server, with_trace=self._traces)
+        return native.encode(failure)
