@@ -1,0 +1,183 @@
+"""What this process receives: its subscriptions, their windows, and the settlement of what was handed out.
+
+A subscription's number is given once and never again, so a message for one that is gone cannot reach another. Window
+and bytes are bounded; what is beyond is answered BUSY at once, because a sender that knows can go elsewhere and one
+that waits cannot.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import cast
+
+from messaging.drivers.zmq.frames import BUSY, GONE, REJECTED, REPLIES, RETURNED, WANTS_REPLY, Message
+from messaging.drivers.zmq.link import Link
+from messaging.drivers.zmq.runtime import Runtime
+from messaging.message import Delivery, Outcome, Source, SourceKind
+
+__all__ = ["Inbox", "Subscription"]
+
+Tag = tuple[Link, int, "Subscription"]
+"""What a delivery carries for us: who sent it, under which sequence number, to which subscription."""
+
+
+class Subscription:
+    """One source, as long as it is subscribed."""
+
+    __slots__ = ("arrived", "number", "source", "unsettled", "window")
+
+    def __init__(self, number: int, source: Source, window: int) -> None:
+        self.number = number
+        self.source = source
+        self.window = window
+        self.unsettled: set[Delivery] = set()
+        self.arrived: list[Delivery] = []
+        """What came since the last telling."""
+
+
+class Inbox:
+    """The subscriptions of one connection."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._most_bytes = runtime.settings.inbox
+        self._bytes = 0
+        self._numbers = itertools.count(REPLIES + 1)
+        self._by_number: dict[int, Subscription] = {}
+        self._by_source: dict[Source, Subscription] = {}
+        self._draining: list[Subscription] = []
+        """Closed ones of which something is not settled yet."""
+        self.arrivals: list[Subscription] = []
+        """Subscriptions to which something came since the last telling."""
+        self.revision = 0
+        """Grows with each change of what is served."""
+
+    def find(self, source: Source) -> Subscription | None:
+        """The subscription of a source, if there is one."""
+        return self._by_source.get(source)
+
+    def open(self, source: Source, window: int) -> Subscription:
+        """Begin to receive, or change the window."""
+        subscription = self._by_source.get(source)
+        if subscription is not None:
+            subscription.window = window
+            return subscription
+        number = REPLIES if source.kind is SourceKind.REPLY else next(self._numbers)
+        subscription = Subscription(number, source, window)
+        self._by_number[number] = self._by_source[source] = subscription
+        if number != REPLIES:
+            self.revision += 1
+        return subscription
+
+    def close(self, source: Source) -> bool:
+        """Receive no more; what was handed out can still be settled. False: it was not subscribed."""
+        subscription = self._by_source.pop(source, None)
+        if subscription is None:
+            return False
+        del self._by_number[subscription.number]
+        self._draining = [found for found in (*self._draining, subscription) if found.unsettled]
+        if subscription.number != REPLIES:
+            self.revision += 1
+        return True
+
+    @property
+    def served(self) -> dict[int, Source]:
+        """What others may send to, by number."""
+        return {number: found.source for number, found in self._by_number.items() if number != REPLIES}
+
+    def receive(self, link: Link, messages: Sequence[Message], bodies: Sequence[bytes]) -> None:
+        """Take the messages of one batch, or refuse them."""
+        by_number = self._by_number
+        for sequence, number, flags, budget, headers, body in messages:
+            subscription = by_number.get(number)
+            if subscription is None:
+                self._refuse(link, sequence, GONE)
+                continue
+            if type(body) is not bytes:
+                position = cast("int", body)
+                if not 0 < position <= len(bodies):
+                    self._runtime.count("undecodable")
+                    continue
+                body = bodies[position - 1]
+            if sequence:
+                size = len(body)
+                if len(subscription.unsettled) >= subscription.window or (
+                    self._bytes and self._bytes + size > self._most_bytes
+                ):
+                    self._refuse(link, sequence, BUSY)
+                    continue
+                self._bytes += size
+                delivery = Delivery(
+                    subscription.source,
+                    body,
+                    headers,
+                    link.address if flags & WANTS_REPLY else "",
+                    budget,
+                    False,
+                    1,
+                    link.identity,
+                    number,
+                    False,
+                    (link, sequence, subscription),
+                )
+                subscription.unsettled.add(delivery)
+            else:
+                delivery = Delivery(
+                    subscription.source,
+                    body,
+                    headers,
+                    link.address if flags & WANTS_REPLY else "",
+                    budget,
+                    sent_by=link.identity,
+                )
+            if not subscription.arrived:
+                self.arrivals.append(subscription)
+            subscription.arrived.append(delivery)
+
+    def _refuse(self, link: Link, sequence: int, why: int, reason: str = "") -> None:
+        if not sequence:
+            self._runtime.count("dropped_replies")
+            return
+        if why == BUSY:
+            self._runtime.count("busy")
+        link.refused.append((sequence, why, reason))
+        self._runtime.mark(link)
+
+    def settle(self, deliveries: Sequence[Delivery], outcome: Outcome, reason: str) -> list[Delivery]:
+        """Note what goes back to the senders; return those for which nothing does, because none was asked for."""
+        settled = []
+        for delivery in deliveries:
+            if delivery.stale:
+                self._runtime.count("stale_settlements")
+                continue
+            tag: Tag | None = delivery.tag
+            if tag is None:
+                settled.append(delivery)
+                continue
+            link, sequence, subscription = tag
+            try:
+                subscription.unsettled.remove(delivery)
+            except KeyError:
+                # Settled before; a second settlement means nothing.
+                self._runtime.count("stale_settlements")
+                continue
+            self._bytes -= len(delivery.body)
+            if outcome is Outcome.ACCEPT:
+                link.accepted.append(sequence)
+            elif outcome is Outcome.REQUEUE:
+                link.refused.append((sequence, RETURNED, ""))
+            else:
+                link.refused.append((sequence, REJECTED, reason))
+            link.settling.append(delivery)
+            if not link.dirty:
+                self._runtime.mark(link)
+        return settled
+
+    def drop(self, link: Link) -> None:
+        """A sender is gone: what it sent and nobody has settled has become stale."""
+        for subscription in (*self._by_number.values(), *self._draining):
+            for delivery in [found for found in subscription.unsettled if found.tag[0] is link]:
+                subscription.unsettled.remove(delivery)
+                self._bytes -= len(delivery.body)
+                delivery.stale = True

@@ -1,0 +1,271 @@
+"""One conversation with another process, from either end: what is to be written, what is not settled yet, how it
+becomes bytes.
+
+The end that connected (`Peer`) and the end that was connected to (`Caller`) differ in how a message is sent and in
+what their end means; what stands here is the same for both and is the hot path: between 1 and 1.5 us per message for
+queueing, encoding and noting what awaits settlement.
+
+A message that the socket does not take stays in the queue as it was: nothing has been noted, its budget is stamped
+anew by the next attempt, and until then it may expire or be withdrawn.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from messaging.drivers.zmq.frames import INLINE, WANTS_REPLY, Message, encode
+from messaging.errors import DeadlineExceeded, Delivered, TooLarge
+from messaging.message import Delivery, Outgoing, RouteKind, SentResult, Stage
+
+__all__ = ["ENVELOPE", "Copy", "Group", "Item", "Link", "News", "outgoing_of"]
+
+_BATCH_BYTES = 256 * 1024
+"""How many bytes of small bodies share one ZeroMQ message: more would only make the other end wait for the first of
+them."""
+_BATCH_RECORDS = 1000
+_BATCH_BODIES = 8
+ENVELOPE = 1024 * 1024
+"""The largest first frame, in bytes: sockets take this much beyond the largest body."""
+_BACKLOG = 10_000
+"""How many settlements may wait for a process that does not read before it is given up."""
+
+
+class Copy:
+    """One of several copies of a message: for one server of a fanout, or for one pool of a notification."""
+
+    __slots__ = ("group", "name", "outgoing")
+
+    def __init__(self, outgoing: Outgoing, group: Group, name: str) -> None:
+        self.outgoing = outgoing
+        self.group = group
+        self.name = name
+
+
+class Group:
+    """What the copies of one message have come to; subclasses say when that is an answer."""
+
+    __slots__ = ()
+
+    def copy_ended(self, copy: Copy, error: Exception | None) -> None:
+        """Note that one copy was taken (None), or has failed for good."""
+        raise TypeError("a group says what the end of a copy means")
+
+
+Item = Outgoing | Copy
+"""What waits for settlement."""
+
+
+def outgoing_of(item: Item) -> Outgoing:
+    """The message behind an item."""
+    return item.outgoing if isinstance(item, Copy) else item
+
+
+class News:
+    """What flushing and reading have brought to light, for the connection to tell."""
+
+    __slots__ = ("failed", "sent", "settled", "urgent")
+
+    def __init__(self) -> None:
+        self.sent: list[SentResult] = []
+        self.settled: list[Delivery] = []
+        self.failed: list[tuple[Item, Exception]] = []
+        self.urgent = False
+        """Whether somebody may wait for what stands in `sent`. That a call was written is only of use with later
+        news."""
+
+
+class _Batch:
+    """One ZeroMQ message in the making: nothing of it counts before it is sent."""
+
+    __slots__ = ("bodies", "failed", "messages", "noted", "sequence", "written")
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.noted: list[tuple[int, Item]] = []
+        self.written: list[Outgoing] = []
+        self.failed: list[tuple[Item, Exception]] = []
+        self.bodies: list[bytes] = []
+        self.sequence = 0
+
+
+class Link:
+    """State of a conversation; subclasses know how to send."""
+
+    __slots__ = (
+        "accepted",
+        "active_at",
+        "address",
+        "dirty",
+        "identity",
+        "limit",
+        "queue",
+        "refused",
+        "sequence",
+        "settling",
+        "unsettled",
+    )
+
+    def __init__(self, address: str, now: float) -> None:
+        self.address = address
+        """What the layers above call the other end: `taker` and `reply_to`."""
+        self.identity = ""
+        """Who the other end says it is."""
+        self.limit = 0
+        """The largest body that it takes, in bytes; 0: not known."""
+        self.queue: list[tuple[Outgoing, int, Item]] = []
+        """(message, subscription of the other end, what to note as unsettled)."""
+        self.unsettled: dict[int, Item] = {}
+        """What the other end has not settled, by sequence number, oldest first."""
+        self.sequence = 0
+        self.accepted: list[int] = []
+        self.refused: list[tuple[int, int, str]] = []
+        self.settling: list[Delivery] = []
+        """Deliveries whose settlement stands in `accepted` and `refused`."""
+        self.dirty = False
+        """Whether it stands in the connection's list of links to flush."""
+        self.active_at = now
+
+    @property
+    def load(self) -> int:
+        """How many messages it has not settled, counting those about to be written."""
+        return len(self.unsettled) + len(self.queue)
+
+    def send_frames(self, frame: bytes, bodies: list[bytes]) -> bool:
+        """Send one ZeroMQ message; False when the socket takes none now. Raises zmq.ZMQError when it never will."""
+        raise TypeError("a link says how it sends")
+
+    def overrun(self) -> bool:
+        """Whether the other end has let too many settlements pile up."""
+        return len(self.accepted) + len(self.refused) > _BACKLOG
+
+    def flush(self, now: float, address: str, news: News) -> bool:
+        """Write everything that is queued; `address` is this connection's own.
+
+        Returns False when the socket took no more; the rest stays queued then. Raises zmq.ZMQError when it never will.
+        """
+        queue = self.queue
+        position = 0
+        most = _BATCH_RECORDS
+        while True:
+            start = position
+            batch = _Batch()
+            position = self._collect(start, most, now, address, batch)
+            if batch.messages or self.accepted or self.refused:
+                frame = _encode_batch(batch.messages, self.accepted, self.refused)
+                if len(frame) > ENVELOPE and len(batch.messages) > 1:
+                    # Headers are large here: one message at a time, so that one that is too large harms no other.
+                    position, most = start, 1
+                    continue
+                if len(frame) > ENVELOPE and batch.messages:
+                    news.failed += batch.failed
+                    news.failed.append((queue[position - 1][2], _headers_too_large(len(frame))))
+                    continue
+                if not self.send_frames(frame, batch.bodies):
+                    del queue[:start]
+                    return False
+                self._written(batch, news)
+            news.failed += batch.failed
+            if position >= len(queue):
+                queue.clear()
+                self.active_at = now
+                return True
+
+    def _collect(self, start: int, most: int, now: float, address: str, batch: _Batch) -> int:
+        """Fill a batch from the queue and return the position behind it."""
+        queue = self.queue
+        position = start
+        messages = batch.messages
+        sequence = self.sequence
+        limit = self.limit
+        inline = min(INLINE, limit) if limit else INLINE
+        size = 0
+        for outgoing, subscription, item in queue[start:] if start else queue:
+            position += 1
+            if outgoing.withdrawn:
+                continue
+            deadline = outgoing.deadline
+            if deadline and deadline <= now:
+                batch.failed.append((item, _expired()))
+                continue
+            remaining = deadline - now if deadline and outgoing.budget else None
+            body: Any = outgoing.body
+            if outgoing.encode is not None:
+                body = outgoing.encode(address if outgoing.reply_to else "", remaining)
+            length = len(body)
+            if length > inline:
+                if limit and length > limit:
+                    batch.failed.append((item, _too_large(length, limit)))
+                    continue
+                batch.bodies.append(body)
+                body = len(batch.bodies)
+            else:
+                size += length
+            flags = WANTS_REPLY if outgoing.reply_to else 0
+            if outgoing.confirm or outgoing.route[0] is not RouteKind.REPLY:
+                sequence += 1
+                batch.noted.append((sequence, item))
+                messages.append((sequence, subscription, flags, remaining, outgoing.headers, body))
+            else:
+                messages.append((0, subscription, flags, remaining, outgoing.headers, body))
+            if item is outgoing:
+                batch.written.append(outgoing)
+            if size >= _BATCH_BYTES or len(messages) >= most or len(batch.bodies) >= _BATCH_BODIES:
+                break
+        batch.sequence = sequence
+        return position
+
+    def _written(self, batch: _Batch, news: News) -> None:
+        self.sequence = batch.sequence
+        self.unsettled.update(batch.noted)
+        written = Stage.WRITTEN
+        address = self.address
+        for outgoing in batch.written:
+            outgoing.stage = written
+            if not outgoing.confirm and outgoing.token is not None:
+                news.sent.append(SentResult(outgoing, written, None, address))
+                if not outgoing.reply_to:
+                    news.urgent = True
+        if self.settling:
+            news.settled += self.settling
+            self.settling = []
+        if self.accepted:
+            self.accepted = []
+        if self.refused:
+            self.refused = []
+
+    def unfinished(self) -> bool:
+        """Whether something is to be written, or somebody waits for the settlement of a message that has no other
+        answer.
+        """
+        if self.queue or self.accepted or self.refused:
+            return True
+        return any(outgoing_of(item).confirm for item in self.unsettled.values())
+
+    def take_queue(self) -> list[tuple[Outgoing, int, Item]]:
+        """Take back what was not written, for another link."""
+        queue, self.queue = self.queue, []
+        return queue
+
+
+def _encode_batch(messages: list[Message], accepted: list[int], refused: list[tuple[int, int, str]]) -> bytes:
+    if refused:
+        return encode((0, messages, accepted, refused))
+    return encode((0, messages, accepted)) if accepted else encode((0, messages))
+
+
+def _expired() -> DeadlineExceeded:
+    return DeadlineExceeded(
+        "the deadline passed before the message could be written", phase="send", delivered=Delivered.NO
+    )
+
+
+def _too_large(length: int, limit: int) -> TooLarge:
+    return TooLarge(
+        f"a body of {length} bytes is more than the {limit} that the peer takes; raise max_message on both sides"
+    )
+
+
+def _headers_too_large(length: int) -> TooLarge:
+    return TooLarge(
+        f"the headers of a message and what goes with them are {length} bytes, more than {ENVELOPE}; shorten them"
+    )
