@@ -18,7 +18,8 @@ from messaging.backoff import Backoff
 from messaging.clock import VirtualClock
 from messaging.drivers.base import ConnectionEvents, Services, State
 from messaging.drivers.memory.hub import Hub
-from messaging.drivers.memory.link import Link, Message
+from messaging.drivers.memory.link import Link
+from messaging.drivers.memory.queue import Message
 from messaging.drivers.outbox import Outbox, expired, unwritten
 from messaging.errors import AuthFailed, Cancelled, Closed, ConnectionLost, EncodeError, MessagingError, TooLarge
 from messaging.message import Delivery, Outcome, Outgoing, SentResult, Source, Stage
@@ -57,7 +58,7 @@ class MemoryConnection:
             services.clock.register(self.wake)
         self._max_body = max_body
         self._silence = 2 * heartbeat
-        self._link = Link(hub.name, max_queue)
+        self._link = Link(hub.name, max_queue, hub.clock)
         self._state: State | None = None
         self._backoff = Backoff(source=services.random)
         self._wanted: dict[Source, int] = {}
@@ -219,9 +220,7 @@ class MemoryConnection:
             return max(0.0, self._next_due() - self._clock())
 
     def _next_due(self) -> float:
-        timers = self.hub.timers
-        due = min(self._due, self._outbox.next_expiry)
-        return min(due, timers[0][0]) if timers else due
+        return min(self._due, self._outbox.next_expiry, self.hub.due)
 
     def _collect(self) -> list[tuple[Source, list[Delivery]]]:
         link = self._link
@@ -230,7 +229,7 @@ class MemoryConnection:
         link.wakeup.get_up(idle=not (urgent or link.hot))
         link.urgent = False
         now = self._clock()
-        if hub.timers and hub.timers[0][0] <= now:
+        if hub.due <= now:
             hub.run_timers(now)
         if urgent or now >= self._due or now >= self._outbox.next_expiry:
             self._step(now)
@@ -281,8 +280,12 @@ class MemoryConnection:
                 self._settle(deliveries, outcome, delay, reason)
 
     def _settle(self, deliveries: Sequence[Delivery], outcome: Outcome, delay: float, reason: str) -> None:
-        settled, stale = self.hub.settle(self._link, deliveries, outcome, delay, reason)
-        self._stale += stale
+        if self.hub.faults.settlement_lost():
+            self._settled.append((list(deliveries), None))
+            self._link.urgent = True
+            return
+        settled = self.hub.settle(self._link, deliveries, outcome, delay, reason)
+        self._stale += len(deliveries) - len(settled)
         if settled:
             self._settled.append((settled, None))
             self._link.urgent = True
@@ -296,8 +299,9 @@ class MemoryConnection:
 
     def counts(self) -> dict[str, int]:
         """See Connection; `hub_` counts are those of all connections to this hub."""
-        told = {f"hub_{name}": count for name, count in self.hub.counts.items()}
-        return {"reconnects": self._reconnects, "stale_settlements": self._stale, **told}
+        with self.hub.lock:
+            hub = {f"hub_{name}": count for name, count in self.hub.counts().items()}
+        return {"reconnects": self._reconnects, "stale_settlements": self._stale, **hub}
 
     # States; the lock is held, and events are only noted down
 
@@ -340,7 +344,6 @@ class MemoryConnection:
         if self._retry_at < math.inf:
             self._reconnects += 1
         self.hub.attach(link)
-        link.open = True
         self._note(State.READY)
         for source, window in self._wanted.items():
             self._subscribe(source, window)

@@ -1,12 +1,10 @@
-"""The hub: exchanges, queues, windows and settlements of memory://, as a broker would keep them.
+"""The hub: where messages go, who consumes, and what a settlement does in memory://, as a broker would have it.
 
 It is the wire of this driver, so it holds the only lock that a driver may have. It moves bytes: headers are copied on
 the way in and on the way out, and times travel as what is left of them. It has no thread: what is due later is done by
 whichever connection pumps next. It knows no events and no states of a connection; those are in connection.py.
 
-Everything below is called with `lock` held, unless it says otherwise. The order of the steps where a message changes
-hands is such that an exception from a signal handler (Ctrl-C in a thread that publishes) loses at most that thread's
-own message.
+Everything below is called with `lock` held.
 """
 
 from __future__ import annotations
@@ -15,14 +13,14 @@ import heapq
 import itertools
 import math
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 from messaging.deadline import Clock
 from messaging.drivers.memory.faults import Faults
-from messaging.drivers.memory.link import Link, Message, Queue, Subscription
+from messaging.drivers.memory.link import Link
+from messaging.drivers.memory.queue import Message, Queue, Subscription
 from messaging.drivers.outbox import in_doubt
 from messaging.errors import NoRoute, Overloaded
 from messaging.message import DEAD_ATTEMPT, DEAD_REASON, Delivery, Outcome, Route, RouteKind, Source, SourceKind
@@ -40,134 +38,105 @@ class Hub:
         self.links: dict[str, Link] = {}
         """Every connection that is not closed, by its address: a reply finds it even while it is cut off."""
         self.faults = Faults(self)
-        self.timers: list[tuple[float, int, Callable[[], None]]] = []
-        self.counts = {"expired": 0, "dead_letters": 0, "dropped": 0}
-        """dropped: by a reject without dead letters, by a full dead-letter queue, or with a fanout's consumer."""
-        self._ids = itertools.count()
-        self._queues: dict[Any, Queue] = {}
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timer_ids = itertools.count()
+        self._queues: dict[tuple[SourceKind, str, str, str, str], Queue] = {}
+        """By Source; a plain tuple finds them too and costs a tenth."""
         self._fanouts: dict[tuple[str, str], list[Subscription]] = {}
         self._pools: dict[tuple[str, str], dict[str, Queue]] = {}
-
-    # Messages on their way in
-
-    def accept(self, route: Route, message: Message, store: float, limit: int) -> Any:
-        """Take a message, or raise NoRoute or Overloaded and take nothing of it. Returns the taker that the sender is
-        told.
-        """
-        kind = route.kind
-        if kind is RouteKind.REPLY:
-            link = self.links.get(route.address)
-            if link is None or not (link.replies.consumers or not link.attached):
-                raise NoRoute(f"nobody holds the address {route.address!r} on {self.title}")
-            self._put(link.replies, message, limit)
-            return None
-        key = (route.exchange, route.topic)
-        if kind is RouteKind.ANY:
-            queue = self._queues.get((SourceKind.ANY, *key))
-            if queue is None or not queue.consumers:
-                raise NoRoute(f"no server of {_name(route)} on {self.title}")
-            self._put(queue, message, limit)
-            return None
-        if kind is RouteKind.ONE:
-            self._put(self._mailbox(route, message, store), message, limit)
-            return None
-        if kind is RouteKind.ALL:
-            return self._put_all(self._fanouts.get(key, ()), message, limit)
-        pools = self._pools.get(key)
-        if not pools:
-            raise NoRoute(f"no pool has ever listened to {_name(route)} on {self.title}")
-        for queue in pools.values():
-            self._room(queue, limit)
-        for queue in pools.values():
-            self._put(queue, _copy(message), limit)
-        return None
+        self._dead_letters = 0
+        self._dropped = 0
+        self._expired = 0
 
     @property
     def title(self) -> str:
         """How people know this hub."""
         return f"memory://{self.name}"
 
+    def counts(self) -> dict[str, int]:
+        """What became of messages that nobody settled.
+
+        dropped: by a reject without dead letters, by a full queue of dead letters, or together with a fanout's
+        consumer.
+        """
+        queues = [*self._queues.values(), *(queue for pools in self._pools.values() for queue in pools.values())]
+        expired = self._expired + sum(queue.expired for queue in queues)
+        return {"dead_letters": self._dead_letters, "dropped": self._dropped, "expired": expired}
+
+    # Messages on their way in
+
+    def accept(self, route: Route, message: Message, store: float, limit: int) -> Any:
+        """Take a message; returns the taker that its sender is told.
+
+        Raises NoRoute or Overloaded, and then has taken nothing.
+        """
+        kind = route.kind
+        if kind is RouteKind.ANY:
+            queue = self._queues.get((SourceKind.ANY, route.exchange, route.topic, "", ""))
+            if queue is None or not queue.consumers:
+                raise NoRoute(f"no server of {_name(route)} on {self.title}")
+        elif kind is RouteKind.REPLY:
+            queue = self._holder(route.address)
+        elif kind is RouteKind.ONE:
+            queue = self._mailbox(route, message, store)
+        elif kind is RouteKind.ALL:
+            return self._accept_for_all(route, message, limit)
+        else:
+            self._accept_for_pools(route, message, limit)
+            return None
+        if queue.backlog:
+            queue.make_room(limit)
+        self._put(queue, message)
+        if store:
+            self._tidy(queue)
+        return None
+
+    def _put(self, queue: Queue, message: Message) -> None:
+        if self.faults.active:
+            self.faults.apply(queue, message)
+        else:
+            queue.append(message)
+
+    def _holder(self, address: str) -> Queue:
+        link = self.links.get(address)
+        # While its connection is away an address stays valid: the answers wait for it.
+        if link is None or (link.attached and not link.replies.consumers):
+            raise NoRoute(f"nobody holds the address {address!r} on {self.title}")
+        return link.replies
+
     def _mailbox(self, route: Route, message: Message, store: float) -> Queue:
-        key = (SourceKind.ONE, route.exchange, route.topic, route.server)
-        queue = self._queues.get(key)
+        source = Source(SourceKind.ONE, route.exchange, route.topic, route.server)
+        queue = self._queues.get(source)
         if queue is not None and queue.consumers:
             return queue
         if not store:
             raise NoRoute(f"no server {route.server!r} of {_name(route)} on {self.title}")
         message.expires = min(message.expires, self.clock() + store)
-        return self._queues.setdefault(key, Queue(SourceKind.ONE, key))
+        if queue is None:
+            queue = self._queues[source] = Queue(source, self.clock)
+        return queue
 
-    def _put_all(self, servers: Iterable[Subscription], message: Message, limit: int) -> tuple[int, int]:
+    def _accept_for_all(self, route: Route, message: Message, limit: int) -> tuple[int, int]:
         sent = failed = 0
-        for subscription in servers:
+        for subscription in self._fanouts.get((route.exchange, route.topic), ()):
             try:
-                self._put(subscription.queue, _copy(message), limit)
-                sent += 1
+                subscription.queue.make_room(limit)
             except Overloaded:
                 failed += 1
+            else:
+                self._put(subscription.queue, message.copy())
+                sent += 1
         return sent, failed
 
-    def _room(self, queue: Queue, limit: int) -> None:
-        if len(queue.backlog) < limit:
-            return
-        now = self.clock()
-        if queue.earliest <= now:
-            kept = [message for message in queue.backlog if message.expires > now]
-            self.counts["expired"] += len(queue.backlog) - len(kept)
-            queue.backlog = deque(kept)
-            queue.earliest = min((message.expires for message in kept), default=math.inf)
-        if len(queue.backlog) >= limit:
-            raise Overloaded(f"{limit} messages wait in a queue of {self.title} already (option max_queue)")
-
-    def _put(self, queue: Queue, message: Message, limit: int) -> None:
-        if queue.backlog:
-            self._room(queue, limit)
-        if self.faults.active and queue.kind is not SourceKind.DEAD:
-            self.faults.apply(queue, message)
-        else:
-            self.append(queue, message)
-
-    def append(self, queue: Queue, message: Message) -> None:
-        """Give a message to a consumer of a queue, or let it wait at the end."""
-        queue.positions = message.position = queue.positions + 1
-        # A backlog means that no consumer has room.
-        if queue.backlog or not self._offer(queue, message):
-            if message.expires < queue.earliest:
-                queue.earliest = message.expires
-            queue.backlog.append(message)
-
-    def _offer(self, queue: Queue, message: Message) -> bool:
-        consumers = queue.consumers
-        for _ in range(len(consumers)):
-            subscription = consumers[0]
-            consumers.rotate(-1)
-            ready = subscription.ready
-            if len(subscription.unsettled) + len(ready) < subscription.window:
-                self._hand_over(subscription, message)
-                return True
-        return False
-
-    def _hand_over(self, subscription: Subscription, message: Message) -> None:
-        link = subscription.link
-        link.wakeup.ring()
-        if not subscription.ready:
-            link.hot.append(subscription)
-        subscription.ready.append(message)
-
-    def feed(self, queue: Queue) -> None:
-        """Hand out what waits in a queue, as far as its consumers have room."""
-        backlog = queue.backlog
-        if not backlog:
-            return
-        now = self.clock() if queue.earliest < math.inf else 0.0
-        while backlog:
-            message = backlog[0]
-            if message.expires <= now:
-                self.counts["expired"] += 1
-            elif not self._offer(queue, message):
-                return
-            backlog.popleft()
-        queue.earliest = math.inf
+    def _accept_for_pools(self, route: Route, message: Message, limit: int) -> None:
+        pools = self._pools.get((route.exchange, route.topic))
+        if not pools:
+            raise NoRoute(f"no pool has ever listened to {_name(route)} on {self.title}")
+        # All or none: a sender that is refused sends again, and no pool shall get it twice by that.
+        for queue in pools.values():
+            queue.make_room(limit)
+        for queue in pools.values():
+            self._put(queue, message.copy())
 
     # Consumers
 
@@ -176,45 +145,45 @@ class Hub:
         subscription = link.subscriptions.get(source)
         if subscription is None:
             queue = self._queue_of(link, source)
-            subscription = Subscription(link, source, queue, window, generation)
+            subscription = Subscription(link, source, queue, generation)
             link.subscriptions[source] = subscription
             queue.consumers.append(subscription)
             if source.kind is SourceKind.ALL:
                 self._fanouts.setdefault((source.exchange, source.topic), []).append(subscription)
         subscription.window = window
-        self.feed(subscription.queue)
+        subscription.queue.feed()
 
     def _queue_of(self, link: Link, source: Source) -> Queue:
-        kind = source.kind
+        kind, exchange, topic, server, pool = source
         if kind is SourceKind.REPLY:
             return link.replies
         if kind is SourceKind.ALL:
-            return Queue(kind, source)
+            return Queue(source, self.clock)
         if kind is SourceKind.POOLS:
-            pools = self._pools.setdefault((source.exchange, source.topic), {})
-            return pools.setdefault(source.pool, Queue(kind, source))
-        if kind is SourceKind.DEAD:
-            return self._dead(source.exchange, source.topic, source.pool)
-        key = (kind, source.exchange, source.topic)
+            pools = self._pools.setdefault((exchange, topic), {})
+            if pool not in pools:
+                pools[pool] = Queue(source, self.clock)
+            return pools[pool]
+        if kind is SourceKind.ANY:
+            return self._declare(Source(kind, exchange, topic))
         if kind is SourceKind.ONE:
-            key = (*key, source.server)  # type: ignore[assignment]
-        return self._queues.setdefault(key, Queue(kind, key))
+            return self._declare(Source(kind, exchange, topic, server))
+        return self._declare(Source(kind, exchange, topic, "", pool))
 
-    def _dead(self, exchange: str, topic: str, pool: str) -> Queue:
-        key = (SourceKind.DEAD, exchange, topic, pool)
-        return self._queues.setdefault(key, Queue(SourceKind.DEAD, key))
+    def _declare(self, source: Source) -> Queue:
+        queue = self._queues.get(source)
+        if queue is None:
+            queue = self._queues[source] = Queue(source, self.clock)
+        return queue
 
     def cancel(self, link: Link, source: Source) -> None:
-        """Remove a consumer. What it was given stays its own until it is settled; what it has not picked up goes
-        back.
-        """
+        """Remove a consumer. What it has picked up stays its own until it is settled; the rest goes back."""
         subscription = link.subscriptions.pop(source, None)
-        if subscription is None:
-            return
-        self._leave(subscription)
-        if subscription.unsettled:
-            link.lingering.add(subscription)
-        self._clean(subscription.queue)
+        if subscription is not None:
+            self._leave(subscription)
+            if subscription.unsettled:
+                link.lingering.add(subscription)
+            self._tidy(subscription.queue)
 
     def _leave(self, subscription: Subscription) -> None:
         queue = subscription.queue
@@ -228,30 +197,31 @@ class Hub:
             servers.remove(subscription)
             if not servers:
                 del self._fanouts[source.exchange, source.topic]
-            self.counts["dropped"] += len(ready) + len(queue.backlog)
+            self._dropped += len(ready) + len(queue.backlog)
+            self._expired += queue.expired
             queue.backlog.clear()
         else:
-            self.give_back(queue, ready)
+            queue.give_back(ready)
 
-    def give_back(self, queue: Queue, messages: list[Message]) -> None:
-        """Put messages where they stood in their queue, before what came later."""
-        if not messages:
+    def _tidy(self, queue: Queue) -> None:
+        """Forget the queue of a server that is of no use any more; those of pools and dead letters are kept for
+        good.
+        """
+        if queue.consumers or queue.source.kind not in (SourceKind.ANY, SourceKind.ONE):
             return
-        messages.sort(key=lambda message: message.position)
-        backlog = queue.backlog
-        later: list[Message] = []
-        while backlog and backlog[0].position < messages[-1].position:
-            later.append(backlog.popleft())
-        merged = heapq.merge(messages, later, key=lambda message: message.position)
-        backlog.extendleft(reversed(list(merged)))
-        queue.earliest = min(queue.earliest, *(message.expires for message in messages))
-        self.feed(queue)
+        if queue.idle:
+            self._expired += queue.expired
+            queue.expired = 0
+            self._queues.pop(queue.source, None)
+        elif queue.earliest < queue.sweep_due:
+            # Nobody may ever come for what is in it, and then nobody would see that its time is over.
+            queue.sweep_due = queue.earliest
+            self.schedule(queue.earliest, partial(self._sweep, queue))
 
-    def _clean(self, queue: Queue) -> None:
-        # Queues of pools and dead letters are kept for good, as a broker keeps durable ones; those of servers while
-        # they are of use.
-        if queue.kind in (SourceKind.ANY, SourceKind.ONE) and not (queue.consumers or queue.backlog or queue.out):
-            self._queues.pop(queue.key, None)
+    def _sweep(self, queue: Queue) -> None:
+        queue.sweep()
+        queue.sweep_due = math.inf
+        self._tidy(queue)
 
     def pick_up(self, link: Link, most: int) -> list[tuple[Source, list[Delivery]]]:
         """Turn what was handed to a connection into deliveries, at most `most` of each subscription."""
@@ -261,70 +231,36 @@ class Hub:
             if not subscription.ready:
                 continue
             batch: list[Delivery] = []
-            self._pick_up(subscription, batch, most)
+            self._expired += subscription.pick_up(batch, most, self.clock)
             if subscription.ready:
                 link.hot.append(subscription)
+            # What expired, and answers, have left room.
+            if subscription.queue.backlog:
+                subscription.queue.feed()
             if batch:
                 batches.append((subscription.source, batch))
         return batches
 
-    def _pick_up(self, subscription: Subscription, batch: list[Delivery], most: int) -> None:
-        ready = subscription.ready
-        source = subscription.source
-        generation = subscription.generation
-        # An answer is settled by being picked up: nobody else could do anything with it.
-        unsettled = None if source.kind is SourceKind.REPLY else subscription.unsettled
-        while ready and len(batch) < most:
-            message = ready.popleft()
-            budget = None
-            if message.expires < math.inf:
-                left = message.expires - self.clock()
-                if left <= 0.0:
-                    self.counts["expired"] += 1
-                    continue
-                budget = left if message.budgeted else None
-            delivery = Delivery(
-                source,
-                message.body,
-                message.headers.copy(),
-                message.reply_to,
-                budget,
-                message.redelivered,
-                message.attempt,
-                message.sent_by,
-                generation,
-                False,
-                message,
-            )
-            if unsettled is not None:
-                unsettled[message] = delivery
-                subscription.queue.out += 1
-            batch.append(delivery)
-        if unsettled is None or not unsettled:
-            # Room that expired messages and answers have left.
-            self.feed(subscription.queue)
-
     def settle(
         self, link: Link, deliveries: Iterable[Delivery], outcome: Outcome, delay: float, reason: str
-    ) -> tuple[list[Delivery], int]:
-        """Settle deliveries; returns those that were, and the number of stale ones."""
+    ) -> list[Delivery]:
+        """Settle deliveries; returns those that were not stale."""
         settled: list[Delivery] = []
-        stale = 0
         returned: dict[Queue, list[Message]] = {}
-        fed: dict[Queue, None] = {}
+        queues: set[Queue] = set()
         for delivery in deliveries:
             if delivery.source.kind is SourceKind.REPLY:
                 settled.append(delivery)
                 continue
-            subscription = self._holder(link, delivery)
+            subscription = _consumer_of(link, delivery)
             if subscription is None:
-                stale += 1
                 continue
             message: Message = delivery.tag
             delivery.tag = None
             del subscription.unsettled[message]
             queue = subscription.queue
             queue.out -= 1
+            queues.add(queue)
             settled.append(delivery)
             if outcome is Outcome.REQUEUE:
                 message.attempt += 1
@@ -334,56 +270,48 @@ class Hub:
                 self._reject(subscription, message, reason)
             if subscription.cancelled and not subscription.unsettled:
                 link.lingering.discard(subscription)
-            fed[queue] = None
         for queue, messages in returned.items():
-            if delay > 0.0:
-                queue.out += len(messages)
-                self.schedule(self.clock() + delay, link, partial(self._come_back, queue, messages))
-            else:
-                self.give_back(queue, messages)
-        for queue in fed:
-            self.feed(queue)
-            if not queue.consumers:
-                self._clean(queue)
-        return settled, stale
+            self._requeue(queue, messages, delay)
+        for queue in queues:
+            queue.feed()
+            self._tidy(queue)
+        return settled
 
-    def _holder(self, link: Link, delivery: Delivery) -> Subscription | None:
-        message = delivery.tag
-        if delivery.stale or message is None:
-            return None
-        subscription = link.subscriptions.get(delivery.source)
-        if subscription is not None and subscription.unsettled.get(message) is delivery:
-            return subscription
-        for subscription in link.lingering:
-            if subscription.unsettled.get(message) is delivery:
-                return subscription
-        return None
+    def _requeue(self, queue: Queue, messages: list[Message], delay: float) -> None:
+        if queue.source.kind is SourceKind.ALL and not queue.consumers:
+            self._dropped += len(messages)
+        elif delay > 0.0:
+            queue.out += len(messages)
+            self.schedule(self.clock() + delay, partial(self._come_back, queue, messages))
+        else:
+            queue.give_back(messages)
 
     def _come_back(self, queue: Queue, messages: list[Message]) -> None:
         queue.out -= len(messages)
         for message in messages:
-            self.append(queue, message)
-        self._clean(queue)
+            queue.append(message)
+        self._tidy(queue)
 
     def _reject(self, subscription: Subscription, message: Message, reason: str) -> None:
-        source = subscription.source
-        if source.kind in (SourceKind.ALL, SourceKind.DEAD):
-            self.counts["dropped"] += 1
+        kind, exchange, topic, _, pool = subscription.source
+        if kind in (SourceKind.ALL, SourceKind.DEAD):
+            self._dropped += 1
             return
-        queue = self._dead(source.exchange, source.topic, source.pool)
+        queue = self._declare(Source(SourceKind.DEAD, exchange, topic, "", pool))
         if len(queue.backlog) >= subscription.link.max_queue:
+            # The oldest dead letter is the one that somebody has had the longest time to read.
             queue.backlog.popleft()
-            self.counts["dropped"] += 1
-        self.counts["dead_letters"] += 1
+            self._dropped += 1
+        self._dead_letters += 1
         headers = {**message.headers, DEAD_REASON: reason, DEAD_ATTEMPT: message.attempt}
-        self.append(queue, Message(message.body, headers, message.reply_to, message.sent_by))
+        queue.append(Message(message.body, headers, message.reply_to, message.sent_by))
 
     # Connections
 
     def attach(self, link: Link) -> None:
         """Connect."""
         self.links[link.address] = link
-        link.attached = True
+        link.attached = link.open = True
         link.cut_by = None
 
     def cut(self, link: Link, cause: Exception) -> None:
@@ -405,16 +333,15 @@ class Hub:
             self._lose(subscription)
 
     def _lose(self, subscription: Subscription) -> None:
+        queue = subscription.queue
+        kind = queue.source.kind
         for delivery in subscription.unsettled.values():
             delivery.stale = True
-        queue = subscription.queue
         lost = list(subscription.unsettled)
-        queue.out -= len(lost)
         subscription.unsettled.clear()
-        if queue.kind is SourceKind.ALL:
-            self.counts["dropped"] += len(lost)
-        elif queue.kind is not SourceKind.REPLY:
-            # A broker cannot know which of those it has written were read.
+        returned = len(lost)
+        if kind is not SourceKind.REPLY and kind is not SourceKind.ALL:
+            # A broker cannot know which of those that it has written were read.
             lost += subscription.ready
             subscription.ready.clear()
             for message in lost:
@@ -422,38 +349,52 @@ class Hub:
                 message.redelivered = True
         if not subscription.cancelled:
             self._leave(subscription)
-        if queue.kind is not SourceKind.ALL:
-            self.give_back(queue, lost)
-        self._clean(queue)
+        queue.out -= returned
+        if kind is SourceKind.ALL:
+            self._dropped += len(lost)
+        else:
+            queue.give_back(lost)
+            self._tidy(queue)
 
     def detach(self, link: Link, cause: Exception) -> None:
         """Close a connection for good: its address is nobody's any more."""
         self.cut(link, cause)
         link.cut_by = None
         self.links.pop(link.address, None)
-        if self.timers:
-            self.call_all()
+        # It may have been the one that would have looked at the next timer.
+        self.call_all()
 
     def call_all(self) -> None:
-        """Make every connection look: somebody has to know of the next timer."""
+        """Make every connection look."""
         for link in self.links.values():
             link.call()
 
     # Time
 
-    def schedule(self, due: float, link: Link, action: Callable[[], None]) -> None:
-        """Do something at a time on the clock; `link` sees to it, and when it closes, the others."""
-        heapq.heappush(self.timers, (due, next(self._ids), action))
-        link.call()
+    @property
+    def due(self) -> float:
+        """When the next timer is due; infinity: never."""
+        return self._timers[0][0] if self._timers else math.inf
+
+    def schedule(self, due: float, action: Callable[[], None]) -> None:
+        """Do something at a time on the clock, or when a connection looks after that."""
+        heapq.heappush(self._timers, (due, next(self._timer_ids), action))
 
     def run_timers(self, now: float) -> None:
         """Do what is due."""
-        while self.timers and self.timers[0][0] <= now:
-            heapq.heappop(self.timers)[2]()
+        while self._timers and self._timers[0][0] <= now:
+            heapq.heappop(self._timers)[2]()
 
 
-def _copy(message: Message) -> Message:
-    return Message(message.body, message.headers, message.reply_to, message.sent_by, message.expires, message.budgeted)
+def _consumer_of(link: Link, delivery: Delivery) -> Subscription | None:
+    """Find the subscription that a delivery belongs to; None: it is stale, or was settled."""
+    message = delivery.tag
+    if delivery.stale or message is None:
+        return None
+    subscription = link.subscriptions.get(delivery.source)
+    if subscription is not None and message in subscription.unsettled:
+        return subscription
+    return next((lingering for lingering in link.lingering if message in lingering.unsettled), None)
 
 
 def _name(route: Route) -> str:
