@@ -377,7 +377,7 @@ class BaseClient:
             raise error
         delivery = request.value
         if type(delivery) is not Delivery:
-            return delivery
+            return delivery if request.kind == "fanout" else None
         reply = native.decode(delivery.body)
         if type(reply) is native.Failure:
             declared = self._declared

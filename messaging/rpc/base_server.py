@@ -210,6 +210,7 @@ class ServerCore:
             self._around,
             self._traces,
             self._count,
+            lambda: reactor.capabilities.max_body,
         )
         self._news = _ReplyNews(self._count["undelivered_replies"].add)
         self._session.add_control(self)

@@ -310,7 +310,7 @@ class Dispatcher:
             method = self._methods.get((position, name))
             if method is not None:
                 return method
-        if any(callable(getattr(endpoint, name, None)) and not name.startswith("_") for _, endpoint, _ in fitting):
+        if not name.startswith("_") and any(name in _method_names(endpoint) for _, endpoint, _ in fitting):
             raise AccessDenied(
                 f"method {name!r} exists, but is not exposed; its service has to mark it with @rpc.expose"
             )

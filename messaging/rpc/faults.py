@@ -28,8 +28,18 @@ CODES: dict[str, type[MessagingError]] = {
     "in_doubt": errors.Rejected,
     "decode": errors.DecodeError,
     "encode": errors.EncodeError,
+    "too_large": errors.TooLarge,
 }
 """What the code of a failure means to a caller."""
+
+_DELIVERED = {
+    "in_doubt": Delivered.MAYBE,
+    "decode": Delivered.NO,
+    "encode": Delivered.YES,
+    "too_large": Delivered.YES,
+}
+"""What a code says of the handler, where the error's class says something else by default: "decode" is about the
+request, "encode" and "too_large" are about the result."""
 
 _CODE_OF: tuple[tuple[type[BaseException], str], ...] = (
     (errors.MethodNotFound, "method_not_found"),
@@ -108,8 +118,7 @@ def rebuild(failure: native.Failure, declared: Mapping[str, type[BaseException]]
     if kind is not RemoteError:
         if issubclass(kind, RemoteError):
             return kind(failure.text, type=failure.type, text=failure.text, trace=failure.trace, server=failure.server)
-        delivered = Delivered.MAYBE if failure.code == "in_doubt" else None
-        return kind(failure.text, delivered=delivered)
+        return kind(failure.text, delivered=_DELIVERED.get(failure.code))
     remote = RemoteError(type=failure.type, text=failure.text, trace=failure.trace, server=failure.server)
     for name in (failure.type, failure.declared):
         found = (declared.get(name) or declared.get(name.rpartition(".")[2])) if name else None

@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 
+import msgspec
+
 from messaging.around import enter, enter_async
 from messaging.codec import Serializer
 from messaging.counters import Tally
 from messaging.deadline import handler_deadline
-from messaging.errors import DecodeError, Delivered, EncodeError, StateError
+from messaging.errors import DecodeError, EncodeError, StateError, TooLarge
 from messaging.rpc import faults
 from messaging.rpc.context import CurrentRequest, running_request
 from messaging.rpc.dispatcher import Dispatcher, Method
@@ -26,6 +28,9 @@ from messaging.wire.native import Kind
 __all__ = ["Around", "Invocation", "Invoker"]
 
 _log = logging.getLogger(__name__)
+
+_SHORT = 1_000
+"""Characters that are left of the text of an error which is too large to be sent whole."""
 
 Around = Callable[[CurrentRequest], Any]
 """Given the request, returns a context manager in which the handler runs: tracing, authorisation, database sessions."""
@@ -58,6 +63,7 @@ class Invoker:
         around: Sequence[Around],
         traces: bool,
         count: Mapping[str, Tally],
+        largest: Callable[[], int],
     ) -> None:
         self._dispatcher = dispatcher
         self._name = name
@@ -67,6 +73,8 @@ class Invoker:
         self._traces = traces
         self._done = count["done"].add
         self._failed = count["failed"].add
+        self._largest = largest
+        """How many bytes an answer may have, on the connection as it is now."""
 
     def settles_late(self, item: InHand) -> bool:
         """Whether a request is for a method that is settled after it has returned."""
@@ -151,18 +159,27 @@ class Invoker:
 
     def _result(self, invocation: Invocation, value: Any) -> bytes | None:
         self._done()
-        if not invocation.item.reply_to:
+        item = invocation.item
+        method = invocation.method
+        if not item.reply_to:
             return None
-        if self._serializer is not None:
-            value = self._serializer.serialize_entity(invocation.context, value)
         try:
-            return native.encode(native.Result(native.VERSION, Kind.RESULT, 0, value, self._server))
+            if self._serializer is not None:
+                value = self._serializer.serialize_entity(invocation.context, value)
+            body = native.encode(native.Result(native.VERSION, Kind.RESULT, 0, value, self._server))
         except EncodeError as error:
-            raise EncodeError(
-                f"the result of {invocation.method.name}, a {type(value).__name__}, cannot be sent: {error}; "
-                "return plain values, dataclasses or msgspec structs, or set a serializer",
-                delivered=Delivered.YES,
-            ) from None
+            told = EncodeError(
+                f"the result of {method.name}, a {type(value).__name__}, cannot be sent: {error}; "
+                "return plain values, dataclasses or msgspec structs, or set a serializer"
+            )
+            return self._failure(item, method, told, ran=True, code="encode")
+        if len(body) > self._largest():
+            # Told here, because nobody hears of an answer that the transport refuses.
+            too_large = TooLarge(
+                f"the result of {method.name} has {len(body)} bytes, and this transport carries {self._largest()}"
+            )
+            return self._failure(item, method, too_large, ran=True, code="too_large")
+        return body
 
     def _failure(
         self, item: InHand, method: Method | None, error: BaseException, *, ran: bool, code: str = ""
@@ -179,12 +196,13 @@ class Invoker:
             _log.warning("%s: request %s was refused: %s: %s", self._name, item.id, type(error).__name__, error)
         if not item.reply_to:
             return None
-        if not code and isinstance(error, EncodeError):
-            code = "encode"
-        elif not code and isinstance(error, DecodeError) and not ran:
-            code = "decode"
-        elif not code and ran:
+        if not code and ran:
             # The handler ran, so even an error class of ours is its own failure and no statement about the request.
             code = "remote"
+        elif not code and isinstance(error, DecodeError):
+            code = "decode"
         failure = faults.failure_from(error, declared=declared, code=code, server=self._server, with_trace=self._traces)
-        return native.encode(failure)
+        body = native.encode(failure)
+        if len(body) > self._largest():
+            body = native.encode(msgspec.structs.replace(failure, text=failure.text[:_SHORT], trace="", args=None))
+        return body
