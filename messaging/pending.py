@@ -105,11 +105,7 @@ class Pending:
         return len(self._operations)
 
     def add(self, operation: Operation) -> None:
-        """Register an operation whose caller watches the clock itself; do it before it can be answered."""
-        self._operations[operation.id] = operation
-
-    def add_watched(self, operation: Operation) -> None:
-        """Register an operation that `overdue` shall report at its deadline.
+        """Register an operation; do it before it can be answered. `overdue` reports it at its deadline.
 
         First into the table, then the look at the next expiry; `overdue` does the reverse, so one of the two notices.
         """

@@ -78,7 +78,7 @@ class Client(BaseClient):
         if self._around:
             return await self._wrapped("call", ctxt, method, args, kwargs)
         future, wake = self.transport.waiter()
-        request = self._begin("call", ctxt, method, args, kwargs, wake, True)
+        request = self._begin("call", ctxt, method, args, kwargs, wake)
         try:
             await future
         except asyncio.CancelledError:
@@ -157,7 +157,7 @@ class Client(BaseClient):
         operation: Operation | None,
     ) -> Any:
         future, wake = self.transport.waiter()
-        request = self._begin(kind, ctxt, method, args, kwargs, wake, True, operation)
+        request = self._begin(kind, ctxt, method, args, kwargs, wake, operation)
         try:
             await future
         except asyncio.CancelledError:

@@ -24,13 +24,11 @@ from messaging.errors import (
     ConfigError,
     EncodeError,
     InvalidTarget,
-    MessagingError,
     TooLarge,
     Unsupported,
     VersionCapExceeded,
 )
 from messaging.message import MESSAGE_ID, Delivery, Outgoing, Route
-from messaging.pending import deadline_error
 from messaging.rpc import faults
 from messaging.rpc.dispatcher import exposure_of
 from messaging.rpc.session import Call, CallPolicy, Cast, Request, RpcSession
@@ -281,7 +279,6 @@ class BaseClient:
         positional: tuple[Any, ...],
         args: dict[str, Any],
         wake: Callable[[], object],
-        watched: bool,
         operation: Operation | None = None,
     ) -> Request:
         """Encode, register and send one operation; any thread, never waits."""
@@ -309,12 +306,12 @@ class BaseClient:
             if inherited is not None and inherited < deadline:
                 deadline = inherited
                 timeout = max(0.0, inherited - clock())
-            request = Call(session, kind, plan.policy, timeout, deadline, wake)
+            request = Call(session, kind, name, target, plan.policy, timeout, deadline, wake)
             route = plan.route
         else:
             timeout = plan.cast_timeout
             deadline = clock() + timeout
-            request = Cast(session, kind, plan.policy, timeout, deadline, wake)
+            request = Cast(session, kind, name, target, plan.policy, timeout, deadline, wake)
             route = plan.cast_route if kind == plan.cast_kind else Route.all(plan.route.exchange, plan.route.topic)
         headers = (
             {MESSAGE_ID: request.id, **self._options.headers} if self._options.headers else {MESSAGE_ID: request.id}
@@ -360,7 +357,7 @@ class BaseClient:
             confirm=not is_call,
             store=plan.store,
         )
-        session.start(request, outgoing, watched)
+        session.start(request, outgoing)
         return request
 
     def _operation(self, kind: Kind, ctxt: Mapping[str, Any] | None, method: Any) -> Operation:
@@ -393,14 +390,6 @@ class BaseClient:
             if wanted is not Any:
                 return convert(value, wanted, f"the result of {method.__name__}")
         return value
-
-    def _expiry(self, request: Request, method: Any) -> MessagingError:
-        reactor = request.session.operations.reactor
-        name = method if isinstance(method, str) else method.__name__
-        cause = reactor.holding.cause if request.outgoing.stage is None else None
-        return deadline_error(
-            f"{request.kind} {name} to {self.target!r}", request.timeout, request.outgoing.stage, cause
-        )
 
 
 _result_types: dict[Any, Any] = {}

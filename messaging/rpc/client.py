@@ -137,7 +137,7 @@ class Client(BaseClient):
     ) -> Any:
         bell = allocate_lock()
         bell.acquire()
-        request = self._begin(kind, ctxt, method, args, kwargs, bell.release, False, operation)
+        request = self._begin(kind, ctxt, method, args, kwargs, bell.release, operation)
         session = request.session
         reactor = session.operations.reactor
         if reactor.is_owner():
@@ -152,7 +152,7 @@ class Client(BaseClient):
             # Ctrl-C, or another signal's exception: this caller goes, the others do not notice.
             session.abandon(request, Cancelled("the caller was interrupted"))
             raise
-        if not answered and not session.abandon(request, self._expiry(request, method)):
+        if not answered and not session.abandon(request, request.expired()):
             # Somebody ended it at the same moment, and is between taking it out and ringing: the outcome counts.
             bell.acquire(timeout=1.0)
         return self._value(request, method)

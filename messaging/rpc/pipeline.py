@@ -32,11 +32,11 @@ def begin(
 ) -> Request:
     """Send one operation whose deadline the owner watches."""
     if not client._around:
-        return client._begin(kind, ctxt, method, args, kwargs, wake, True)
+        return client._begin(kind, ctxt, method, args, kwargs, wake)
     operation = client._operation(kind, ctxt, method)
     with ExitStack() as stack:
         enter(stack, client._around, operation)
-        return client._begin(kind, ctxt, method, args, kwargs, wake, True, operation)
+        return client._begin(kind, ctxt, method, args, kwargs, wake, operation)
 
 
 def submit(
@@ -168,9 +168,9 @@ class Pipeline:
             # being late.
             if not self._open.acquire(timeout=max(0.0, latest - reactor.clock()) + 0.05):
                 break
-        for request, method in self._requests:
+        for request, _ in self._requests:
             if request.error is None and request.value is None:
-                request.session.abandon(request, self._client._expiry(request, method))
+                request.session.abandon(request, request.expired())
 
     def __enter__(self) -> Self:
         return self

@@ -15,7 +15,8 @@ from messaging.backoff import Backoff
 from messaging.errors import DecodeError, Delivered, MessagingError, NoRoute, ServerLost
 from messaging.message import CORRELATION_ID, MESSAGE_ID, Delivery, Outgoing, Route, Source, Stage
 from messaging.operations import Operations
-from messaging.pending import Operation
+from messaging.pending import Operation, deadline_error
+from messaging.target import Target
 from messaging.wire import native
 from messaging.wire.native import Kind
 
@@ -58,12 +59,14 @@ class ControlHandler(Protocol):
 class Request(Operation):
     """What a call, a cast and a fanout have in common: being sent, and sent again where that is safe."""
 
-    __slots__ = ("attempts", "backoff", "policy", "session", "taker")
+    __slots__ = ("attempts", "backoff", "method", "policy", "session", "taker", "target")
 
     def __init__(
         self,
         session: RpcSession,
         kind: str,
+        method: str,
+        target: Target,
         policy: CallPolicy,
         timeout: float,
         deadline: float,
@@ -71,6 +74,8 @@ class Request(Operation):
     ) -> None:
         Operation.__init__(self, session.next_id(), kind, timeout, deadline, wake)
         self.session = session
+        self.method = method
+        self.target = target
         self.policy = policy
         self.attempts = 0
         self.backoff: Backoff | None = None
@@ -86,6 +91,12 @@ class Request(Operation):
             self.progressed(stage, taker)
         elif not self._again(error):
             self.session.operations.end(self, error)
+
+    def expired(self) -> BaseException:
+        """Build the error with which the deadline ends it, from the last proven stage."""
+        stage = self.outgoing.stage
+        cause = self.session.operations.reactor.holding.cause if stage is None else None
+        return deadline_error(f"{self.kind} {self.method} to {self.target!r}", self.timeout, stage, cause)
 
     def progressed(self, stage: Stage | None, taker: Any) -> None:
         """The message is on its way, or taken."""
@@ -159,12 +170,14 @@ class Call(Request):
         self,
         session: RpcSession,
         kind: str,
+        method: str,
+        target: Target,
         policy: CallPolicy,
         timeout: float,
         deadline: float,
         wake: Callable[[], object],
     ) -> None:
-        Request.__init__(self, session, kind, policy, timeout, deadline, wake)
+        Request.__init__(self, session, kind, method, target, policy, timeout, deadline, wake)
         self.address = ""
         self.heard = 0.0
         """When the server was last known to have it; 0 until it is accepted."""
@@ -195,14 +208,11 @@ class RpcSession:
         operations.reactor.on_peer = self._peer_lost
         operations.reactor.subscribe(Source.reply(), REPLY_WINDOW, self._on_replies, self._on_reply_source)
 
-    def start(self, request: Request, outgoing: Outgoing, watched: bool) -> None:
-        """Register and send; any thread. `watched`: nobody else looks at the clock for it."""
+    def start(self, request: Request, outgoing: Outgoing) -> None:
+        """Register and send; any thread."""
         request.outgoing = outgoing
         self.sent[request.kind].add()
-        if watched:
-            self.operations.pending.add_watched(request)
-        else:
-            self.operations.pending.add(request)
+        self.operations.pending.add(request)
         try:
             self.operations.reactor.publish(outgoing)
         except MessagingError as error:
