@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tomllib
 from types import ModuleType
 
 import messaging
-from tests.house.source import ROOT
 
 _MOST_NAMES = 40
 
@@ -39,9 +37,3 @@ def test_nothing_public_hides() -> None:
         if not name.startswith("_") and not isinstance(value, ModuleType) and name != "annotations"
     }
     assert public <= set(_exported())
-
-
-def test_the_version_is_the_same_everywhere() -> None:
-    """`messaging.__version__` is the version that pyproject.toml builds."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert getattr(messaging, "__version__", project["version"]) == project["version"]
