@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -37,37 +38,49 @@ class Recorder:
         self.deliveries: list[Delivery] = []
         self.lost_peers: list[str] = []
         self.on_batch: Callable[[Sequence[Delivery]], None] | None = None
+        self._changed = threading.Condition()
+
+    def _note(self, entry: str) -> None:
+        with self._changed:
+            self.log.append(entry)
+            self._changed.notify_all()
+
+    def wait_for(self, true: Callable[[], object], timeout: float = 10.0) -> None:
+        """Wait until something is so, looking after each event, while another thread pumps."""
+        with self._changed:
+            assert self._changed.wait_for(true, timeout), f"it did not become so; events: {self.log}"
 
     def on_state(
         self, state: State, cause: Exception | None, retry_in: float | None, peer: Capabilities | None
     ) -> None:
-        self.log.append(state.name)
         self.states.append(state)
         self.causes.append(cause)
         self.retries.append(retry_in)
+        self._note(state.name)
 
     def on_subscribed(self, source: Source, address: str, error: Exception | None) -> None:
         if error is None:
-            self.log.append(f"subscribed {source.kind.name}")
             self.addresses[source] = address
+            self._note(f"subscribed {source.kind.name}")
         else:
-            self.log.append(f"unsubscribed {source.kind.name}")
             self.subscription_errors.append((source, error))
+            self._note(f"unsubscribed {source.kind.name}")
 
     def on_sent(self, results: Sequence[SentResult]) -> None:
-        self.log.append("sent")
         self.sent += results
+        self._note("sent")
 
     def on_peer_lost(self, taker: str, error: Exception) -> None:
         self.lost_peers.append(taker)
+        self._note("peer lost")
 
     def on_settled(self, deliveries: Sequence[Delivery], error: Exception | None) -> None:
-        self.log.append("settled")
         self.settled.append((list(deliveries), error))
+        self._note("settled")
 
     def on_deliveries(self, source: Source, batch: Sequence[Delivery]) -> None:
-        self.log.append(f"deliveries {source.kind.name}")
         self.deliveries += batch
+        self._note(f"deliveries {source.kind.name}")
         if self.on_batch is not None:
             self.on_batch(batch)
 
@@ -77,12 +90,11 @@ class Recorder:
         return [delivery.body for delivery in self.deliveries]
 
     @property
-    def errors(self) -> list[Exception]:
+    def errors(self) -> list[Any]:
         """The errors of what was sent."""
         return [result.error for result in self.sent if result.error is not None]
 
-    @property
-    def state(self) -> State | None:
+    def last_state(self) -> State | None:
         """The last state told."""
         return self.states[-1] if self.states else None
 

@@ -1,6 +1,6 @@
 """The driver `memory://`: the reference for all others, in one process, with faults on demand.
 
-`memory://name` is one hub for the whole process, for as long as somebody is connected to it; `memory://` is a hub that
+`memory://name` is one hub for the whole process, until the last connection to it is closed; `memory://` is a hub that
 nobody else can reach. It passes the same conformance suite as the drivers of real brokers, so what holds here holds
 there.
 """
@@ -11,6 +11,8 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Collection
+from functools import partial
 from typing import Annotated, ClassVar
 
 from msgspec import Meta
@@ -42,7 +44,7 @@ class Settings(base.Settings, frozen=True, kw_only=True):
 class Driver:
     """The driver of memory://."""
 
-    schemes: ClassVar[tuple[str, ...]] = ("memory",)
+    schemes: ClassVar[Collection[str]] = ("memory",)
     options = Settings
 
     def capabilities(self, settings: Settings) -> base.Capabilities:
@@ -70,10 +72,12 @@ class Driver:
     ) -> MemoryConnection:
         """Make a connection to the hub that the URL names, or to one of its own. Raises ConfigError (see `hub`)."""
         name = _hub_name(settings)
+        hub = _join(name, services.clock) if name else Hub("", services.clock)
         return MemoryConnection(
-            hub(name, services.clock) if name else Hub("", services.clock),
+            hub,
             events=events,
             services=services,
+            leave=partial(_leave, hub),
             max_queue=settings.max_queue,
             max_body=settings.max_body,
             heartbeat=settings.heartbeat,
@@ -81,17 +85,37 @@ class Driver:
 
 
 def hub(name: str, clock: Clock = time.monotonic) -> Hub:
-    """Return the hub of a name in this process, made when it is not there; it goes when nobody holds it. Thread-safe.
+    """Return the hub of a name in this process, made when it is not there. Thread-safe.
 
-    Tests get at `hub(name).faults`. Raises ConfigError when the hub runs on another clock.
+    It lives while the result is held, and from the first connection until the last one is closed; then its name, and
+    all that it has stored, are free. Tests get at `hub(name).faults`. Raises ConfigError when it runs on another clock.
     """
     with _hubs_lock:
-        found = _hubs.get(name)
-        if found is None:
-            found = _hubs[name] = Hub(name, clock)
+        return _find(name, clock)
+
+
+def _find(name: str, clock: Clock) -> Hub:
+    found = _hubs.get(name)
+    if found is None:
+        found = _hubs[name] = Hub(name, clock)
     if found.clock is not clock:
         raise ConfigError(f"memory://{name} runs on another clock already: give all its transports the same one")
     return found
+
+
+def _join(name: str, clock: Clock) -> Hub:
+    with _hubs_lock:
+        found = _find(name, clock)
+        found.users += 1
+        return found
+
+
+def _leave(hub: Hub) -> None:
+    # Weak references alone would keep a hub, and what it has stored, until the garbage collector comes round.
+    with _hubs_lock:
+        hub.users -= 1
+        if hub.users <= 0 and _hubs.get(hub.name) is hub:
+            del _hubs[hub.name]
 
 
 def _hub_name(settings: Settings) -> str:

@@ -32,8 +32,6 @@ _ROUNDS = 4
 """How often one pump fires events that its own events have caused: a settlement made in on_deliveries is told in the
 same pump.
 """
-_LAZY_NEWS = 256
-"""So many pieces of unasked-for news wake the owner, which would otherwise hear of them when it pumps next."""
 _PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
 
 
@@ -46,12 +44,14 @@ class MemoryConnection:
         *,
         events: ConnectionEvents,
         services: Services,
+        leave: Callable[[], None],
         max_queue: int,
         max_body: int,
         heartbeat: float,
     ) -> None:
         self.hub = hub
         self._events = events
+        self._leave = leave
         self._clock = services.clock
         self._virtual = isinstance(services.clock, VirtualClock)
         if isinstance(services.clock, VirtualClock):
@@ -76,6 +76,11 @@ class MemoryConnection:
         """Made while the hub was silent."""
         self._stale = 0
         self._reconnects = 0
+
+    @property
+    def address(self) -> str:
+        """The connection's own address; it stays over reconnects."""
+        return self._link.address
 
     # Publishing: any thread
 
@@ -142,15 +147,11 @@ class MemoryConnection:
         else:
             if outgoing.confirm:
                 self._confirm(outgoing, taker)
-            else:
-                self._mention(outgoing)
 
     def _write_into_silence(self, outgoing: Outgoing) -> None:
         outgoing.stage = Stage.WRITTEN
         if not outgoing.withdrawn:
             self._link.unprocessed.append(outgoing)
-            if not outgoing.confirm:
-                self._mention(outgoing)
 
     def _tell(self, result: SentResult) -> None:
         self._link.answers.append(result)
@@ -165,13 +166,6 @@ class MemoryConnection:
             outgoing.stage = Stage.TAKEN
             link.answers.append(result)
             link.call()
-
-    def _mention(self, outgoing: Outgoing) -> None:
-        # Nobody waits for this: it is told when the owner pumps next, which costs no wake-up.
-        answers = self._link.answers
-        answers.append(SentResult(outgoing, Stage.WRITTEN))
-        if len(answers) >= _LAZY_NEWS:
-            self._link.call()
 
     # Everything else: the owner
 
@@ -410,6 +404,7 @@ class MemoryConnection:
         self._note_answers()
         self._note(State.CLOSED)
         self._closed = True
+        self._leave()
         self._due = math.inf
         link.urgent = False
 

@@ -35,6 +35,8 @@ class Hub:
         self.name = name
         self.clock = clock
         self.lock = threading.Lock()
+        self.users = 0
+        """Connections that are not closed; for the registry of hubs."""
         self.links: dict[str, Link] = {}
         """Every connection that is not closed, by its address: a reply finds it even while it is cut off."""
         self.faults = Faults(self)
