@@ -129,7 +129,7 @@ class Callers:
                 self._runtime.count("strangers")
                 self._send(routing, encode(Bye(_UNPROVEN, "say hello first")))
                 return True
-            caller.heard_at = self._runtime.clock()
+            caller.heard_at = self._runtime.now
             if frame.messages:
                 caller.last = max(caller.last, frame.messages[-1][0])
             self._events.batch_received(caller, frame, bodies)
@@ -160,7 +160,7 @@ class Callers:
         if hello.instance not in ("", self._runtime.identity):
             # It looks for the process that had this address before, and will go away.
             return
-        caller = Caller(self._runtime, self._router, routing, hello, self._runtime.clock())
+        caller = Caller(self._runtime, self._router, routing, hello, self._runtime.now)
         self._callers[routing] = caller
         self._runtime.links[caller.address] = caller
         self._runtime.at(self._next_probe)

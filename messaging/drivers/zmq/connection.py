@@ -18,7 +18,7 @@ from messaging.drivers.zmq.callers import Caller, Callers
 from messaging.drivers.zmq.choices import Choices
 from messaging.drivers.zmq.frames import Batch
 from messaging.drivers.zmq.inbox import Inbox
-from messaging.drivers.zmq.link import Link
+from messaging.drivers.zmq.link import Item, Link
 from messaging.drivers.zmq.options import ZmqSettings
 from messaging.drivers.zmq.peer import Peer
 from messaging.drivers.zmq.peers import Peers
@@ -27,7 +27,7 @@ from messaging.drivers.zmq.sender import Sender
 from messaging.drivers.zmq.waiter import Handler
 from messaging.errors import Cancelled, Closed, ConnectFailed, ConnectionLost, Delivered, Forked
 from messaging.matchmaker.base import Matchmaker, Record
-from messaging.message import Delivery, Outcome, SentResult, Source, SourceKind
+from messaging.message import Delivery, Outcome, Source, SourceKind
 
 __all__ = ["ZmqConnection"]
 
@@ -49,27 +49,23 @@ class ZmqConnection:
     def __init__(
         self, settings: ZmqSettings, matchmaker: Matchmaker, events: ConnectionEvents, services: Services
     ) -> None:
+        runtime = Runtime(settings, services)
         self._events = events
         self._forks = _forks
-        self._runtime = Runtime(settings, services)
+        self._runtime = runtime
         self._clock = services.clock
-        self._waiter = self._runtime.waiter
-        self._news = self._runtime.news
+        self._waiter = runtime.waiter
+        self._news = runtime.news
         self._matchmaker = matchmaker
-        self._inbox = Inbox(self._runtime)
+        self._inbox = Inbox(runtime)
         self._choices = Choices(services.random)
-        self._peers = Peers(self._runtime, matchmaker, self._choices, self)
-        self._sender = Sender(self._runtime, self._choices, self._peers)
-        self._callers = Callers(self._runtime, self._inbox, self)
+        self._peers = Peers(runtime, matchmaker, self._choices, self)
+        self._sender = Sender(runtime, self._choices, self._peers)
+        self._callers = Callers(runtime, self._inbox, self)
         self._state: State | None = None
-        self._told_state: State | None = None
-        self._cause: Exception | None = None
         self._requested: dict[Source, int] = {}
         """Sources to tell as subscribed, with the revision that has to be registered before."""
-        self._subscribed: list[tuple[Source, str, Exception | None]] = []
-        self._lost: list[SentResult] = []
-        self._lost_peers: list[tuple[str, Exception]] = []
-        self._broken: list[tuple[list[Delivery], Exception]] = []
+        self._failed: list[tuple[Item, Exception]] = []
         self._ready: list[Handler] = []
         self._members_changed = False
         self._closing_until = math.inf
@@ -82,41 +78,45 @@ class ZmqConnection:
         """See Connection."""
         if self._forks != _forks:
             raise Forked("a connection was inherited by a forked child; open a transport there")
-        if self._closed():
-            return math.inf
         runtime = self._runtime
+        news = self._news
         runtime.turn += 1
-        now = self._clock()
+        runtime.now = now = self._clock()
         if runtime.dirty:
             self._flush(now)
         if now >= runtime.due:
             self._tick(now)
-        if self._anything_to_tell():
+            if self._state is State.CLOSED:
+                return math.inf
+        if news.pending or self._ready:
             timeout = 0.0
         elif timeout > runtime.due - now:
-            timeout = max(0.0, runtime.due - now)
+            timeout = runtime.due - now
+        self._read(timeout)
+        if news.pending:
+            news.tell(self._events)
+        if runtime.dirty:
+            self._flush(runtime.now)
+            if news.pending:
+                news.tell(self._events)
+        self._ready = self._waiter.ready()
+        if self._ready or runtime.dirty or news.pending:
+            return 0.0
+        return runtime.due - runtime.now if runtime.due > runtime.now else 0.0
+
+    def _read(self, timeout: float) -> None:
+        """Wait once, and let whoever has something read it."""
         handlers, self._ready = self._ready, []
         for handler in handlers:
             handler()
-        for handler in self._waiter.wait(0.0 if handlers else timeout):
+        handlers = self._waiter.wait(timeout)
+        self._runtime.now = self._clock()
+        for handler in handlers:
             handler()
         if self._peers.resolved:
-            self._peers.collect(self._clock())
+            self._peers.collect(self._runtime.now)
         if self._members_changed:
             self._decide()
-        self._tell()
-        now = self._clock()
-        if runtime.dirty:
-            self._flush(now)
-            self._tell_written()
-        if self._closing_until < math.inf:
-            self._go_on_closing(now)
-        if self._closed():
-            return math.inf
-        self._ready = self._waiter.ready()
-        if self._ready or runtime.dirty or self._anything_to_tell():
-            return 0.0
-        return max(0.0, runtime.due - now)
 
     def wake(self) -> None:
         """See Connection."""
@@ -139,13 +139,13 @@ class ZmqConnection:
         """See Connection."""
         if self._inbox.close(source):
             self._requested.pop(source, None)
-            self._register(self._clock())
+            self._register(self._runtime.now)
             self._callers.announce()
-        self._subscribed.append((source, "", Cancelled("unsubscribed", delivered=Delivered.NO)))
+        self._news.subscribed(source, "", Cancelled("unsubscribed", delivered=Delivered.NO))
 
     def settle(self, deliveries: Sequence[Delivery], outcome: Outcome, delay: float = 0.0, reason: str = "") -> None:
         """See Connection."""
-        self._news.settled += self._inbox.settle(deliveries, outcome, reason)
+        self._inbox.settle(deliveries, outcome, reason)
 
     def close(self, grace: float) -> None:
         """See Connection."""
@@ -161,17 +161,17 @@ class ZmqConnection:
         """See Connection."""
         return dict(self._runtime.counts)
 
-    def _closed(self) -> bool:
-        return self._state is State.CLOSED
-
     # Turns
 
     def _tick(self, now: float) -> None:
+        """Do what is due. Nothing is after CLOSED."""
         runtime = self._runtime
+        if self._state is State.CLOSED:
+            return
+        runtime.due = math.inf
         if self._state is None:
             self._matchmaker.start(self._waiter.wake, now)
-            self._state = State.READY
-        runtime.due = math.inf
+            self._tell_state(State.READY)
         if self._requested:
             self._serve(now)
         self._peers.tick(now)
@@ -179,8 +179,14 @@ class ZmqConnection:
         self._sender.tick(now)
         if self._members_changed:
             self._decide()
+        if self._sender.blocked is not (self._state is State.BLOCKED):
+            self._tell_state(State.BLOCKED if self._sender.blocked else State.READY)
         if self._closing_until < math.inf:
-            runtime.at(min(self._closing_until, now + 0.02))
+            self._go_on_closing(now)
+
+    def _tell_state(self, state: State) -> None:
+        self._state = state
+        self._events.on_state(state, None, None, None)
 
     def _serve(self, now: float) -> None:
         """Make requested sources reachable, and tell those that are."""
@@ -188,7 +194,7 @@ class ZmqConnection:
         for source, revision in list(self._requested.items()):
             if source.kind is SourceKind.REPLY:
                 del self._requested[source]
-                self._subscribed.append((source, self._runtime.identity, None))
+                self._news.subscribed(source, self._runtime.identity, None)
                 continue
             if not self._callers.endpoint:
                 try:
@@ -201,7 +207,7 @@ class ZmqConnection:
                 registered = self._matchmaker.registered
             if registered is not None and registered.revision >= revision:
                 del self._requested[source]
-                self._subscribed.append((source, self._runtime.identity, None))
+                self._news.subscribed(source, self._runtime.identity, None)
             elif self._matchmaker.failure is not None:
                 self._refuse_subscriptions(self._matchmaker.failure)
                 return
@@ -232,16 +238,16 @@ class ZmqConnection:
                 del self._requested[source]
                 self._inbox.close(source)
                 error = cause if isinstance(cause, ConnectFailed) else ConnectFailed(f"cannot be registered: {cause}")
-                self._subscribed.append((source, "", error))
+                self._news.subscribed(source, "", error)
 
     def _flush(self, now: float) -> None:
         runtime = self._runtime
         dirty, runtime.dirty = runtime.dirty, []
-        news = self._news
+        failed = self._failed
         for link in dirty:
             link.dirty = False
             try:
-                done = link.flush(now, runtime.identity, news)
+                done = link.flush(now, runtime.identity, self._news, failed)
             except zmq.ZMQError as error:
                 if isinstance(link, Peer):
                     link.fail(ConnectionLost(f"{link.place}: {error}"))
@@ -250,8 +256,8 @@ class ZmqConnection:
                 continue
             if not done:
                 self._stalled(link, now)
-        if news.failed:
-            failed, news.failed = news.failed, []
+        if failed:
+            self._failed = []
             self._sender.failed(failed)
 
     def _stalled(self, link: Link, now: float) -> None:
@@ -264,7 +270,7 @@ class ZmqConnection:
 
     def _decide(self) -> None:
         self._members_changed = False
-        self._sender.decide(self._clock())
+        self._sender.decide(self._runtime.now)
 
     # What the parts tell
 
@@ -277,97 +283,39 @@ class ZmqConnection:
         if batch.accepted or batch.refused:
             self._sender.settled(link, batch)
         if batch.messages:
-            if isinstance(link, Peer):
-                link.answered(batch)
             self._inbox.receive(link, batch.messages, bodies)
 
     def peer_lost(self, peer: Peer, error: Exception, processed: int | None) -> None:
         """See PeersEvents."""
-        self._lost += self._sender.link_down(peer, error, processed)
-        self._lost_peers.append((peer.address, error))
+        self._news.lost(self._sender.link_down(peer, error, processed))
+        self._news.lost_peer(peer.address, error)
         self._inbox.drop(peer)
 
     def attempt_failed(self, peer: Peer) -> None:
         """See PeersEvents."""
-        self._sender.peer_failed(peer, self._clock())
+        self._sender.peer_failed(peer, self._runtime.now)
 
     def caller_lost(self, caller: Caller, error: Exception) -> None:
         """See CallersEvents."""
         if caller.settling:
-            self._broken.append((caller.settling, error))
+            self._news.broken(caller.settling, error)
             caller.settling = []
-        self._lost += self._sender.link_down(caller, error, None)
+        self._news.lost(self._sender.link_down(caller, error, None))
         self._inbox.drop(caller)
-
-    # Telling
-
-    def _anything_to_tell(self) -> bool:
-        return bool(
-            self._news.urgent
-            or self._news.settled
-            or self._subscribed
-            or self._lost
-            or self._inbox.arrivals
-            or self._lost_peers
-            or self._broken
-            or self._state is not self._told_state
-            or self._sender.blocked is not (self._state is State.BLOCKED)
-        )
-
-    def _tell(self) -> None:
-        """Tell everything, in the order in which it is true: what was taken, what has come, what is lost."""
-        events = self._events
-        if self._closing_until == math.inf and self._state is not None:
-            self._state = State.BLOCKED if self._sender.blocked else State.READY
-        if self._state is not self._told_state and self._state is not None and self._state is not State.CLOSED:
-            self._told_state = self._state
-            events.on_state(self._state, None, None, None)
-        if self._subscribed:
-            subscribed, self._subscribed = self._subscribed, []
-            for source, address, error in subscribed:
-                events.on_subscribed(source, address, error)
-        self._tell_written()
-        if self._inbox.arrivals:
-            arrivals, self._inbox.arrivals = self._inbox.arrivals, []
-            for subscription in arrivals:
-                arrived, subscription.arrived = subscription.arrived, []
-                events.on_deliveries(subscription.source, arrived)
-        if self._lost:
-            lost, self._lost = self._lost, []
-            events.on_sent(lost)
-        if self._lost_peers:
-            lost_peers, self._lost_peers = self._lost_peers, []
-            for taker, cause in lost_peers:
-                events.on_peer_lost(taker, cause)
-
-    def _tell_written(self) -> None:
-        news = self._news
-        if news.sent:
-            sent, news.sent = news.sent, []
-            news.urgent = False
-            self._events.on_sent(sent)
-        if news.settled:
-            settled, news.settled = news.settled, []
-            self._events.on_settled(settled, None)
-        if self._broken:
-            broken, self._broken = self._broken, []
-            for deliveries, error in broken:
-                self._events.on_settled(deliveries, error)
 
     # Closing
 
     def _go_on_closing(self, now: float) -> None:
+        if self._closing_until > -math.inf and (now >= self._closing_until or not self._unfinished()):
+            self._abandon()
         if self._terminated:
-            if self._state is not State.CLOSED:
-                self._state = self._told_state = State.CLOSED
-                self._waiter.close()
-                self._matchmaker.close()
-                self._events.on_state(State.CLOSED, None, None, None)
-            return
-        self._runtime.at(now + 0.02)
-        if now < self._closing_until and self._unfinished():
-            return
-        self._abandon()
+            self._news.tell(self._events)
+            self._waiter.close()
+            self._matchmaker.close()
+            self._tell_state(State.CLOSED)
+            self._runtime.due = -math.inf
+        else:
+            self._runtime.at(now + 0.01)
 
     def _unfinished(self) -> bool:
         return bool(
@@ -377,17 +325,14 @@ class ZmqConnection:
         )
 
     def _abandon(self) -> None:
-        """Everything that can be written is; end the rest and close the sockets."""
-        if self._closing_until == -math.inf:
-            return
+        """Everything that can be written is: end the rest and close the sockets."""
+        self._closing_until = -math.inf
         closed = Closed("the transport was closed")
         self._sender.give_up(closed)
         for peer in self._peers.open:
-            self._lost += self._sender.link_down(peer, closed, None)
+            self._news.lost(self._sender.link_down(peer, closed, None))
         self._peers.close()
         self._callers.close()
-        self._tell()
-        self._closing_until = -math.inf
 
         def done(_result: Any, _error: BaseException | None) -> None:
             self._terminated = True

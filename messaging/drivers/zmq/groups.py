@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from messaging.drivers.zmq.link import Copy, Group, News
+from messaging.drivers.zmq.link import Copy, Group
+from messaging.drivers.zmq.news import News
 from messaging.errors import Delivered, MessagingError, NoRoute, TransportError
-from messaging.message import Outgoing, SentResult, Stage
+from messaging.message import Outgoing, Stage
 
 __all__ = ["CopyGroup", "Fanout", "Pools"]
 
@@ -54,8 +55,7 @@ class CopyGroup(Group):
     def _end(self, stage: Stage | None, error: Exception | None, taker: tuple[int, int] | None = None) -> None:
         if stage is not None:
             self.outgoing.stage = stage
-        self._news.sent.append(SentResult(self.outgoing, stage, error, taker))
-        self._news.urgent = True
+        self._news.ended(self.outgoing, stage, error, taker)
 
 
 class Fanout(CopyGroup):

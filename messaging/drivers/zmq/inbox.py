@@ -48,8 +48,6 @@ class Inbox:
         self._by_source: dict[Source, Subscription] = {}
         self._draining: list[Subscription] = []
         """Closed ones of which something is not settled yet."""
-        self.arrivals: list[Subscription] = []
-        """Subscriptions to which something came since the last telling."""
         self.revision = 0
         """Grows with each change of what is served."""
 
@@ -89,6 +87,7 @@ class Inbox:
     def receive(self, link: Link, messages: Sequence[Message], bodies: Sequence[bytes]) -> None:
         """Take the messages of one batch, or refuse them."""
         by_number = self._by_number
+        news = self._runtime.news
         for sequence, number, flags, budget, headers, body in messages:
             subscription = by_number.get(number)
             if subscription is None:
@@ -129,10 +128,13 @@ class Inbox:
                     headers,
                     link.address if flags & WANTS_REPLY else "",
                     budget,
-                    sent_by=link.identity,
+                    False,
+                    1,
+                    link.identity,
                 )
             if not subscription.arrived:
-                self.arrivals.append(subscription)
+                news.arrivals.append(subscription)
+                news.pending = True
             subscription.arrived.append(delivery)
 
     def _refuse(self, link: Link, sequence: int, why: int, reason: str = "") -> None:
@@ -144,24 +146,22 @@ class Inbox:
         link.refused.append((sequence, why, reason))
         self._runtime.mark(link)
 
-    def settle(self, deliveries: Sequence[Delivery], outcome: Outcome, reason: str) -> list[Delivery]:
-        """Note what goes back to the senders; return those for which nothing does, because none was asked for."""
-        settled = []
+    def settle(self, deliveries: Sequence[Delivery], outcome: Outcome, reason: str) -> None:
+        """Note what goes back to the senders."""
+        news = self._runtime.news
         for delivery in deliveries:
-            if delivery.stale:
-                self._runtime.count("stale_settlements")
-                continue
             tag: Tag | None = delivery.tag
             if tag is None:
-                settled.append(delivery)
+                # Nobody asked for a settlement.
+                news.settled.append(delivery)
+                news.pending = True
                 continue
             link, sequence, subscription = tag
-            try:
-                subscription.unsettled.remove(delivery)
-            except KeyError:
-                # Settled before; a second settlement means nothing.
+            if delivery not in subscription.unsettled:
+                # Stale, or settled before; a second settlement means nothing.
                 self._runtime.count("stale_settlements")
                 continue
+            subscription.unsettled.remove(delivery)
             self._bytes -= len(delivery.body)
             if outcome is Outcome.ACCEPT:
                 link.accepted.append(sequence)
@@ -172,7 +172,6 @@ class Inbox:
             link.settling.append(delivery)
             if not link.dirty:
                 self._runtime.mark(link)
-        return settled
 
     def drop(self, link: Link) -> None:
         """A sender is gone: what it sent and nobody has settled has become stale."""

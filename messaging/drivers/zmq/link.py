@@ -14,10 +14,16 @@ from __future__ import annotations
 from typing import Any
 
 from messaging.drivers.zmq.frames import INLINE, WANTS_REPLY, Message, encode
+from messaging.drivers.zmq.news import News
 from messaging.errors import DeadlineExceeded, Delivered, TooLarge
-from messaging.message import Delivery, Outgoing, RouteKind, SentResult, Stage
+from messaging.message import Delivery, Outgoing, RouteKind, Stage
 
-__all__ = ["ENVELOPE", "Copy", "Group", "Item", "Link", "News", "outgoing_of"]
+_DONE, _STOPPED = -1, -2
+"""Where to go on: nowhere, because all is written, or because the socket takes no more."""
+_REPLY = RouteKind.REPLY
+_WRITTEN = Stage.WRITTEN
+
+__all__ = ["ENVELOPE", "Copy", "Group", "Item", "Link", "outgoing_of"]
 
 _BATCH_BYTES = 256 * 1024
 """How many bytes of small bodies share one ZeroMQ message: more would only make the other end wait for the first of
@@ -58,34 +64,6 @@ Item = Outgoing | Copy
 def outgoing_of(item: Item) -> Outgoing:
     """The message behind an item."""
     return item.outgoing if isinstance(item, Copy) else item
-
-
-class News:
-    """What flushing and reading have brought to light, for the connection to tell."""
-
-    __slots__ = ("failed", "sent", "settled", "urgent")
-
-    def __init__(self) -> None:
-        self.sent: list[SentResult] = []
-        self.settled: list[Delivery] = []
-        self.failed: list[tuple[Item, Exception]] = []
-        self.urgent = False
-        """Whether somebody may wait for what stands in `sent`. That a call was written is only of use with later
-        news."""
-
-
-class _Batch:
-    """One ZeroMQ message in the making: nothing of it counts before it is sent."""
-
-    __slots__ = ("bodies", "failed", "messages", "noted", "sequence", "written")
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-        self.noted: list[tuple[int, Item]] = []
-        self.written: list[Outgoing] = []
-        self.failed: list[tuple[Item, Exception]] = []
-        self.bodies: list[bytes] = []
-        self.sequence = 0
 
 
 class Link:
@@ -138,100 +116,98 @@ class Link:
         """Whether the other end has let too many settlements pile up."""
         return len(self.accepted) + len(self.refused) > _BACKLOG
 
-    def flush(self, now: float, address: str, news: News) -> bool:
-        """Write everything that is queued; `address` is this connection's own.
+    def flush(self, now: float, address: str, news: News, failed: list[tuple[Item, Exception]]) -> bool:
+        """Write everything that is queued; `address` is this connection's own. What can never be written goes to
+        `failed`.
 
         Returns False when the socket took no more; the rest stays queued then. Raises zmq.ZMQError when it never will.
         """
-        queue = self.queue
-        position = 0
-        most = _BATCH_RECORDS
-        while True:
-            start = position
-            batch = _Batch()
-            position = self._collect(start, most, now, address, batch)
-            if batch.messages or self.accepted or self.refused:
-                frame = _encode_batch(batch.messages, self.accepted, self.refused)
-                if len(frame) > ENVELOPE and len(batch.messages) > 1:
-                    # Headers are large here: one message at a time, so that one that is too large harms no other.
-                    position, most = start, 1
-                    continue
-                if len(frame) > ENVELOPE and batch.messages:
-                    news.failed += batch.failed
-                    news.failed.append((queue[position - 1][2], _headers_too_large(len(frame))))
-                    continue
-                if not self.send_frames(frame, batch.bodies):
-                    del queue[:start]
-                    return False
-                self._written(batch, news)
-            news.failed += batch.failed
-            if position >= len(queue):
-                queue.clear()
-                self.active_at = now
-                return True
+        if self.refused or self.accepted or self.queue:
+            position, most = 0, _BATCH_RECORDS
+            while position >= 0:
+                position, most = self._flush_some(position, most, now, address, news, failed)
+            if position == _STOPPED:
+                return False
+        self.queue.clear()
+        self.active_at = now
+        return True
 
-    def _collect(self, start: int, most: int, now: float, address: str, batch: _Batch) -> int:
-        """Fill a batch from the queue and return the position behind it."""
+    def _flush_some(
+        self, start: int, most: int, now: float, address: str, news: News, failed: list[tuple[Item, Exception]]
+    ) -> tuple[int, int]:
+        """Write one ZeroMQ message of up to `most` records from the queue on; return where to go on, and with how many.
+
+        One long function, because it runs once per turn and link, and a call costs as much as its steps.
+        """
         queue = self.queue
         position = start
-        messages = batch.messages
         sequence = self.sequence
         limit = self.limit
-        inline = min(INLINE, limit) if limit else INLINE
+        inline = limit if 0 < limit < INLINE else INLINE
+        peer = self.address
         size = 0
+        messages: list[Message] = []
+        noted: list[tuple[int, Item]] = []
+        written: list[Outgoing] = []
+        bodies: list[bytes] = []
+        hopeless: list[tuple[Item, Exception]] = []
         for outgoing, subscription, item in queue[start:] if start else queue:
             position += 1
             if outgoing.withdrawn:
                 continue
             deadline = outgoing.deadline
             if deadline and deadline <= now:
-                batch.failed.append((item, _expired()))
+                hopeless.append((item, _expired()))
                 continue
-            remaining = deadline - now if deadline and outgoing.budget else None
+            reply_to = outgoing.reply_to
+            remaining = deadline - now if outgoing.budget and deadline else None
             body: Any = outgoing.body
             if outgoing.encode is not None:
-                body = outgoing.encode(address if outgoing.reply_to else "", remaining)
+                body = outgoing.encode(address if reply_to else "", remaining)
             length = len(body)
             if length > inline:
                 if limit and length > limit:
-                    batch.failed.append((item, _too_large(length, limit)))
+                    hopeless.append((item, _too_large(length, limit)))
                     continue
-                batch.bodies.append(body)
-                body = len(batch.bodies)
+                bodies.append(body)
+                body = len(bodies)
             else:
                 size += length
-            flags = WANTS_REPLY if outgoing.reply_to else 0
-            if outgoing.confirm or outgoing.route[0] is not RouteKind.REPLY:
+            flags = WANTS_REPLY if reply_to else 0
+            if outgoing.confirm or outgoing.route[0] is not _REPLY:
                 sequence += 1
-                batch.noted.append((sequence, item))
+                noted.append((sequence, item))
                 messages.append((sequence, subscription, flags, remaining, outgoing.headers, body))
             else:
                 messages.append((0, subscription, flags, remaining, outgoing.headers, body))
-            if item is outgoing:
-                batch.written.append(outgoing)
-            if size >= _BATCH_BYTES or len(messages) >= most or len(batch.bodies) >= _BATCH_BODIES:
+            written.append(outgoing)
+            if size >= _BATCH_BYTES or len(messages) >= most or len(bodies) >= _BATCH_BODIES:
                 break
-        batch.sequence = sequence
-        return position
-
-    def _written(self, batch: _Batch, news: News) -> None:
-        self.sequence = batch.sequence
-        self.unsettled.update(batch.noted)
-        written = Stage.WRITTEN
-        address = self.address
-        for outgoing in batch.written:
-            outgoing.stage = written
-            if not outgoing.confirm and outgoing.token is not None:
-                news.sent.append(SentResult(outgoing, written, None, address))
-                if not outgoing.reply_to:
-                    news.urgent = True
-        if self.settling:
-            news.settled += self.settling
-            self.settling = []
-        if self.accepted:
-            self.accepted = []
-        if self.refused:
-            self.refused = []
+        if messages or self.accepted or self.refused:
+            frame = _encode_batch(messages, self.accepted, self.refused)
+            if len(frame) > ENVELOPE and messages:
+                if len(messages) > 1:
+                    # Headers are large here: one message at a time, so that one that is too large harms no other.
+                    return start, 1
+                failed += hopeless
+                failed.append((queue[position - 1][2], _headers_too_large(len(frame))))
+                return position if position < len(queue) else _DONE, most
+            if not self.send_frames(frame, bodies):
+                del queue[:start]
+                return _STOPPED, most
+            self.sequence = sequence
+            self.unsettled.update(noted)
+            for outgoing in written:
+                outgoing.stage = _WRITTEN
+                outgoing.taker = peer
+            if self.settling:
+                news.settled += self.settling
+                news.pending = True
+                self.settling, self.accepted, self.refused = [], [], []
+            elif self.refused:
+                self.refused = []
+        failed += hopeless
+        return position if position < len(queue) else _DONE, most
 
     def unfinished(self) -> bool:
         """Whether something is to be written, or somebody waits for the settlement of a message that has no other

@@ -142,7 +142,7 @@ class Peers:
 
     def _make_room(self) -> bool:
         """Close the connection that has been idle for longest; False: all are in use."""
-        idle = [peer for peer in self._open if not peer.occupied(self._runtime.clock())]
+        idle = [peer for peer in self._open if not peer.occupied(self._runtime.now)]
         if not idle:
             return False
         self._part(min(idle, key=lambda peer: peer.active_at), "another connection needed the place")
@@ -187,7 +187,7 @@ class Peers:
         """See PeerEvents."""
         self._moving.discard(peer)
         peer.backoff.reset()
-        peer.active_at = self._runtime.clock()
+        peer.active_at = self._runtime.now
         self._runtime.links[peer.address] = peer
         if sources_changed:
             self.peer_sources_changed(peer)
@@ -206,7 +206,7 @@ class Peers:
 
     def peer_down(self, peer: Peer, error: Exception, processed: int | None) -> None:
         """See PeerEvents."""
-        now = self._runtime.clock()
+        now = self._runtime.now
         self._open.discard(peer)
         self._moving.discard(peer)
         peer.failed_at = now

@@ -12,7 +12,8 @@ from typing import Any
 import zmq
 
 from messaging.drivers.base import Services
-from messaging.drivers.zmq.link import ENVELOPE, Link, News
+from messaging.drivers.zmq.link import ENVELOPE, Link
+from messaging.drivers.zmq.news import News
 from messaging.drivers.zmq.options import ZmqSettings
 from messaging.drivers.zmq.waiter import Waiter
 
@@ -52,6 +53,8 @@ class Runtime:
         """When the connection has something to do without being asked."""
         self.turn = 0
         """Counts the turns of the pump."""
+        self.now = self.clock()
+        """When this turn began, or its waiting ended."""
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._sockets = 0
 

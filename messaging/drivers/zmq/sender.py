@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from messaging.backoff import Backoff
 from messaging.drivers.zmq.choices import Choice, Choices
@@ -34,6 +34,7 @@ from messaging.message import CORRELATION_ID, MESSAGE_ID, Outgoing, Route, Route
 
 __all__ = ["Sender"]
 
+_TAKEN = Stage.TAKEN
 _ROUNDS = 6
 """How often a message without a deadline is offered to everybody."""
 _EARLY = 0.05
@@ -87,15 +88,15 @@ class Sender:
                     link.dirty = True
                     self._runtime.dirty.append(link)
                 if choice.sparse:
-                    self._peers.spread(choice, self._runtime.clock())
+                    self._peers.spread(choice, self._runtime.now)
                 return
         kind = outgoing.route.kind
         if kind is RouteKind.REPLY:
             self._reply(outgoing)
         elif kind is RouteKind.ALL or kind is RouteKind.POOLS:
-            self._copy(outgoing, self._runtime.clock())
+            self._copy(outgoing, self._runtime.now)
         else:
-            self._place(outgoing, self._runtime.clock())
+            self._place(outgoing, self._runtime.now)
 
     def _reply(self, outgoing: Outgoing) -> None:
         link = self._runtime.links.get(outgoing.route.address)
@@ -115,8 +116,7 @@ class Sender:
         if outgoing.route.kind is RouteKind.ALL:
             if not choices:
                 outgoing.stage = Stage.TAKEN
-                self._news.sent.append(SentResult(outgoing, Stage.TAKEN, None, (0, 0)))
-                self._news.urgent = True
+                self._news.ended(outgoing, Stage.TAKEN, None, (0, 0))
                 return
             group: CopyGroup = Fanout(outgoing, self._news, choices)
         else:
@@ -177,10 +177,11 @@ class Sender:
 
     def settled(self, link: Link, batch: Batch) -> None:
         """A process has settled messages."""
-        unsettled = link.unsettled
-        answered: set[object] | None = None
+        take = link.unsettled.pop
+        messages = batch.messages
+        answered: Container[object] | None = None
         for sequence in batch.accepted:
-            item = unsettled.pop(sequence, None)
+            item = take(sequence, None)
             if item is None:
                 self._runtime.count("late_settlements")
                 continue
@@ -189,25 +190,23 @@ class Sender:
             if isinstance(item, Copy):
                 item.group.copy_ended(item, None)
                 continue
-            item.stage = Stage.TAKEN
-            if not item.confirm:
-                # A call whose answer stands in the same batch has no use for the news that it was taken.
-                if answered is None:
-                    answered = {message[4].get(CORRELATION_ID) for message in batch.messages}
-                if item.headers.get(MESSAGE_ID) in answered or item.token is None:
-                    continue
+            item.stage = _TAKEN
+            if item.confirm:
+                self._news.ended(item, _TAKEN, None, link.address)
+                continue
+            # A call whose answer stands in the same batch has no use for the news that it was taken.
+            if answered is None:
+                answered = {message[4].get(CORRELATION_ID) for message in messages} if messages else ()
+            if item.token is not None and item.headers.get(MESSAGE_ID) not in answered:
                 if isinstance(link, Peer):
                     link.taken(item)
-            self._news.sent.append(SentResult(item, Stage.TAKEN, None, link.address))
-            self._news.urgent = True
-        if batch.refused:
-            now = self._runtime.clock()
-            for sequence, why, reason in batch.refused:
-                item = unsettled.pop(sequence, None)
-                if item is None:
-                    self._runtime.count("late_settlements")
-                else:
-                    self._refused(link, item, why, reason, now)
+                self._news.ended(item, _TAKEN, None, link.address)
+        for sequence, why, reason in batch.refused:
+            item = take(sequence, None)
+            if item is None:
+                self._runtime.count("late_settlements")
+            else:
+                self._refused(link, item, why, reason, self._runtime.now)
 
     def _refused(self, link: Link, item: Item, why: int, reason: str, now: float) -> None:
         outgoing = outgoing_of(item)
@@ -277,7 +276,7 @@ class Sender:
             else:
                 doubtful.append(SentResult(item, Stage.WRITTEN, lost, link.address or None))
         again += [item for _outgoing, _number, item in link.take_queue()]
-        now = self._runtime.clock()
+        now = self._runtime.now
         for item in again:
             if not outgoing_of(item).withdrawn:
                 self._again(item, now)
@@ -301,8 +300,7 @@ class Sender:
         if isinstance(item, Copy):
             item.group.copy_ended(item, error)
             return
-        self._news.sent.append(SentResult(item, stage, error, None))
-        self._news.urgent = True
+        self._news.ended(item, stage, error)
 
     # Waiting
 
