@@ -16,13 +16,13 @@ from typing import Protocol
 
 from messaging.errors import ConfigError
 
-__all__ = ["Clock", "current_deadline", "deadline", "detached", "handler_deadline", "timeout_seconds"]
+__all__ = ["Clock", "current_deadline", "deadline", "deadline_scope", "detached", "timeout_seconds"]
 
 Clock = Callable[[], float]
 """Returns seconds on a clock that never goes back."""
 
-_scope: ContextVar[float | None] = ContextVar("messaging_deadline", default=None)
-"""What calls made here must not outlive: set by a running handler and by `deadline()`."""
+deadline_scope: ContextVar[float | None] = ContextVar("messaging_deadline", default=None)
+"""What calls made here must not outlive: set by whoever runs a handler, and by `deadline()`."""
 
 
 class DeadlineView(Protocol):
@@ -50,7 +50,7 @@ def timeout_seconds(value: object, default: float) -> float:
 
 def current_deadline() -> float | None:
     """The monotonic time that calls made here inherit, or None."""
-    return _scope.get()
+    return deadline_scope.get()
 
 
 @contextmanager
@@ -60,29 +60,19 @@ def deadline(seconds: float) -> Iterator[None]:
     A block inside a block can only shorten it. Casts and notifications start afresh and are not bound by it.
     """
     until = time.monotonic() + timeout_seconds(seconds, seconds)
-    outer = _scope.get()
-    token = _scope.set(until if outer is None else min(until, outer))
+    outer = deadline_scope.get()
+    token = deadline_scope.set(until if outer is None else min(until, outer))
     try:
         yield
     finally:
-        _scope.reset(token)
+        deadline_scope.reset(token)
 
 
 @contextmanager
 def detached() -> Iterator[None]:
     """Let calls made in this block live longer than the request that is being handled."""
-    token = _scope.set(None)
+    token = deadline_scope.set(None)
     try:
         yield
     finally:
-        _scope.reset(token)
-
-
-@contextmanager
-def handler_deadline(until: float | None) -> Iterator[None]:
-    """Bind a running handler to the monotonic time `until`; used by the dispatcher."""
-    token = _scope.set(until)
-    try:
-        yield
-    finally:
-        _scope.reset(token)
+        deadline_scope.reset(token)

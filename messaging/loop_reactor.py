@@ -18,6 +18,7 @@ from typing import Any
 from messaging.deadline import Clock
 from messaging.drivers.base import Capabilities, State
 from messaging.errors import Closed, StateError
+from messaging.message import Outgoing
 from messaging.reactor import Connect, Reactor
 
 __all__ = ["LoopReactor"]
@@ -78,6 +79,16 @@ class LoopReactor(Reactor):
     def _start_watching(self) -> None:
         self._loop.add_reader(self._descriptor, self._turn)
         self._turn()
+
+    def publish(self, outgoing: Outgoing) -> None:
+        """See Reactor. On the loop itself a message needs no wake-up, and one callback serves a burst."""
+        if self._launched and not self._closing and not self._in_events and threading.get_ident() == self._ident:
+            self._inbox.append(outgoing)
+            if not self._scheduled:
+                self._scheduled = True
+                self._loop.call_soon(self._turn)
+        else:
+            super().publish(outgoing)
 
     def _append(self, item: Any) -> None:
         if self._launched and threading.get_ident() == self._ident:

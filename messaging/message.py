@@ -201,11 +201,16 @@ class Outgoing(msgspec.Struct, eq=False, weakref=True):
     store: float = 0.0
     """Seconds that it may wait for a named server that is not up yet; 0: not at all."""
     confirm: bool = True
-    """False: WRITTEN is all that is asked, and may be the only news."""
+    """False: nobody waits for its success. The driver keeps `stage` and `taker` up to date and tells errors; a TAKEN
+    that comes without the answer is told too.
+    """
     encode: Callable[[str, float | None], bytes] | None = None
     stage: Stage | None = None
     """The last proven stage; the driver keeps it (a write that was skipped because of `withdrawn` may leave it at
-    WRITTEN)."""
+    WRITTEN).
+    """
+    taker: str = ""
+    """To whom it was written, as an address for a cancel; the driver sets it where the peer is known at the write."""
 
 
 class SentResult(NamedTuple):

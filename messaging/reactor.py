@@ -295,6 +295,8 @@ class Reactor:
     def _drain(self) -> None:
         """Act on everything that was posted; owner only."""
         inbox = self._inbox
+        holding = self.holding
+        publish = self._connection.publish
         accepts: list[Delivery] = []
         self._in_events = True
         try:
@@ -302,7 +304,11 @@ class Reactor:
                 item = inbox.popleft()
                 kind = type(item)
                 if kind is Outgoing:
-                    self._send(item)
+                    # `_send`, written out: this runs once per message.
+                    if holding.ready and (not item.reply_to or holding.reply_ready):
+                        publish(item)
+                    else:
+                        holding.hold(item)
                 elif kind is Delivery:
                     accepts.append(item)
                 else:
@@ -345,11 +351,12 @@ class Reactor:
         self._in_events = True
         try:
             timers = self._timers
+            # What a timer has published lies in the connection's buffer: it goes out in a pump, before any wait.
+            soonest = now if timers and timers[0][0] <= now else math.inf
             while timers and timers[0][0] <= now:
                 function = heapq.heappop(timers)[2]
                 self._shield("a timer failed", function)
             self.holding.expire(now)
-            soonest = math.inf
             for hook in self.turn_hooks:
                 soonest = min(soonest, hook(now))
         finally:
@@ -390,6 +397,8 @@ class Reactor:
             self._shield(_NEWS, subscription.on_subscribed, "", cause)
         self._subscriptions.clear()
         self._changed()
+        if self._offload is not None:
+            self._offload.close()
         self._closed.set()
 
     def _broke(self, error: Exception) -> None:
@@ -473,6 +482,9 @@ class Reactor:
 
     def on_peer_lost(self, taker: str, error: Exception) -> None:
         """See ConnectionEvents."""
+        if self._closing:
+            # Our own close breaks every connection; who waits is told of that.
+            return
         self._in_events = True
         try:
             if self.on_peer is not None:

@@ -55,6 +55,8 @@ class BaseTransport:
         self.counters = Counters()
         self._operations: dict[Role, Operations] = {}
         self._closed = False
+        self.epoch = 0
+        """Raised by a fork: what was looked up before belongs to the parent."""
         self._lock = threading.RLock()
         _alive.add(self)
 
@@ -149,6 +151,7 @@ class BaseTransport:
         afresh when used.
         """
         self._lock = threading.RLock()
+        self.epoch += 1
         operations = {id(found): found for found in self._operations.values()}
         # The old objects stay referenced: collecting them would run destructors on sockets that the parent still uses.
         self._inherited = operations

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
-from messaging.codec import Serializer, convert, decode_any, explain_unencodable
+from messaging.codec import Serializer, convert, explain_unencodable
 from messaging.deadline import current_deadline, timeout_seconds
 from messaging.drivers.base import Role
 from messaging.errors import (
@@ -123,6 +123,9 @@ class BaseClient:
         self._context = context
         self._declared = faults.declared_exceptions(exceptions)
         self._around = tuple(around)
+        self._epoch = -1
+        """Of the transport, when the session was looked up: a forked child has others."""
+        self._session: RpcSession
         self._set(
             target,
             _Options(
@@ -296,7 +299,12 @@ class BaseClient:
                 f"this client may send versions up to {self._options.version_cap}, "
                 f"and the target says {target.version or 'none'}"
             )
-        session: RpcSession = self.transport.attached(Role.RPC_CLIENT, RpcSession)
+        transport = self.transport
+        if self._epoch == transport.epoch:
+            session = self._session
+        else:
+            session = self._session = transport.attached(Role.RPC_CLIENT, RpcSession)
+            self._epoch = transport.epoch
         clock = session.operations.reactor.clock
         request: Request
         if kind == "call":
@@ -375,14 +383,14 @@ class BaseClient:
         delivery = request.value
         if type(delivery) is not Delivery:
             return delivery if request.kind == "fanout" else None
-        reply = native.decode(delivery.body)
-        if type(reply) is native.Failure:
+        reply = native.decode_reply(delivery.body)
+        if isinstance(reply, native.Failure):
             declared = self._declared
             exposed = None if isinstance(method, str) else exposure_of(method)
             if exposed is not None and exposed.raises:
                 declared = {**declared, **faults.declared_exceptions(exposed.raises)}
             raise faults.rebuild(reply, declared)
-        value = decode_any(reply.value)
+        value = reply.value
         if self._serializer is not None:
             return self._serializer.deserialize_entity(None, value)
         if type(method) is not str:

@@ -12,6 +12,8 @@ from contextvars import ContextVar
 from typing import Any
 
 from messaging.errors import NotStarted
+from messaging.message import Delivery
+from messaging.wire.native import Request
 
 __all__ = ["CurrentRequest", "current", "running_request"]
 
@@ -30,53 +32,69 @@ class RequestDeadline:
 
 
 class CurrentRequest:
-    """The request that a handler is serving; read-only for handlers, thread-safe."""
+    """The request that a handler is serving; read-only for handlers, thread-safe.
 
-    __slots__ = (
-        "attempt",
-        "context",
-        "deadline",
-        "gave_up",
-        "headers",
-        "message_id",
-        "method",
-        "namespace",
-        "peer",
-        "redelivered",
-        "version",
-        "wants_reply",
-    )
+    It is made for every request and asked by few handlers, so it keeps what it was made from and looks things up when
+    asked.
+    """
+
+    __slots__ = ("_body", "_delivery", "_version", "context", "gave_up", "message_id", "until")
 
     def __init__(
-        self,
-        *,
-        context: Any,
-        headers: Mapping[str, Any],
-        method: str,
-        namespace: str | None,
-        version: str,
-        message_id: str,
-        attempt: int,
-        redelivered: bool,
-        until: float | None,
-        peer: str,
-        wants_reply: bool,
+        self, delivery: Delivery, body: Request, version: str, context: Any, message_id: str, until: float | None
     ) -> None:
+        self._delivery = delivery
+        self._body = body
+        self._version = version
         self.context = context
-        self.headers = headers
-        self.method = method
-        self.namespace = namespace
-        self.version = version
         self.message_id = message_id
-        self.attempt = attempt
-        """1 for the first delivery of this message."""
-        self.redelivered = redelivered
-        """Whether a broker may have delivered it before."""
-        self.deadline = RequestDeadline(until)
-        self.peer = peer
-        """The opaque identity of the sender's connection, where the transport tells it; else empty."""
-        self.wants_reply = wants_reply
+        self.until = until
         self.gave_up = False
+
+    @property
+    def headers(self) -> Mapping[str, Any]:
+        """What travelled beside the context, the reserved keys included."""
+        return self._delivery.headers
+
+    @property
+    def method(self) -> str:
+        """The name by which the method was called."""
+        return self._body.method
+
+    @property
+    def namespace(self) -> str | None:
+        """The namespace of the request."""
+        return self._body.namespace
+
+    @property
+    def version(self) -> str:
+        """The version that the caller asked for; the endpoint's own when it named none."""
+        return self._body.interface or self._version
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first delivery of this message."""
+        return self._delivery.attempt
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether a broker may have delivered it before."""
+        return self._delivery.redelivered
+
+    @property
+    def peer(self) -> str:
+        """The opaque identity of the sender's connection, where the transport tells it; else empty."""
+        return self._delivery.sent_by
+
+    @property
+    def wants_reply(self) -> bool:
+        """Whether it is a call."""
+        return bool(self._delivery.reply_to)
+
+    @property
+    def deadline(self) -> RequestDeadline:
+        """How long the caller waits: `deadline.remaining()`."""
+        return RequestDeadline(self.until)
 
     @property
     def cancelled(self) -> bool:

@@ -16,7 +16,7 @@ import msgspec
 from messaging.around import enter, enter_async
 from messaging.codec import Serializer
 from messaging.counters import Tally
-from messaging.deadline import handler_deadline
+from messaging.deadline import deadline_scope
 from messaging.errors import DecodeError, EncodeError, StateError, TooLarge
 from messaging.rpc import faults
 from messaging.rpc.context import CurrentRequest, running_request
@@ -109,48 +109,42 @@ class Invoker:
             arguments = method.arguments(request.args, context)
         except Exception as error:
             return self._failure(item, method, error, ran=False)
-        item.request = current = CurrentRequest(
-            context=context,
-            headers=delivery.headers,
-            method=request.method,
-            namespace=request.namespace,
-            version=request.interface or method.version,
-            message_id=item.id,
-            attempt=delivery.attempt,
-            redelivered=delivery.redelivered,
-            until=item.until,
-            peer=delivery.sent_by,
-            wants_reply=bool(item.reply_to),
-        )
+        current = CurrentRequest(delivery, request, method.version, context, item.id, item.until)
+        item.request = current
         return Invocation(item, method, current, context, arguments)
 
     def run(self, invocation: Invocation) -> bytes | None:
         """Run a blocking method and return its answer."""
         method = invocation.method
-        token = running_request.set(invocation.current)
+        request = running_request.set(invocation.current)
+        scope = deadline_scope.set(invocation.item.until)
         try:
-            with handler_deadline(invocation.item.until):
-                if self._around:
-                    with ExitStack() as stack:
-                        enter(stack, self._around, invocation.current)
-                        value = method.function(invocation.context, **invocation.arguments)
-                else:
+            if self._around:
+                with ExitStack() as stack:
+                    enter(stack, self._around, invocation.current)
                     value = method.function(invocation.context, **invocation.arguments)
+            else:
+                value = method.function(invocation.context, **invocation.arguments)
             return self._result(invocation, value)
         except BaseException as error:  # a handler that calls sys.exit() must not cost its caller the answer
             return self._failure(invocation.item, method, error, ran=True)
         finally:
-            running_request.reset(token)
+            deadline_scope.reset(scope)
+            running_request.reset(request)
 
     async def run_coroutine(self, invocation: Invocation) -> bytes | None:
         """Run a coroutine method and return its answer; None when it was cancelled because its caller gave up."""
         item = invocation.item
+        # The task has a context of its own, so nothing has to be reset.
         running_request.set(invocation.current)
+        deadline_scope.set(item.until)
         try:
-            with handler_deadline(item.until):
+            if self._around:
                 async with AsyncExitStack() as stack:
                     await enter_async(stack, self._around, invocation.current)
                     value = await invocation.method.function(invocation.context, **invocation.arguments)
+            else:
+                value = await invocation.method.function(invocation.context, **invocation.arguments)
             return self._result(invocation, value)
         except BaseException as error:  # a cancelled handler still has to give its slot back
             if item.job is not None and item.job.cancelled:

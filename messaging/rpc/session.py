@@ -59,7 +59,7 @@ class ControlHandler(Protocol):
 class Request(Operation):
     """What a call, a cast and a fanout have in common: being sent, and sent again where that is safe."""
 
-    __slots__ = ("attempts", "backoff", "method", "policy", "session", "taker", "target")
+    __slots__ = ("attempts", "backoff", "method", "policy", "session", "target")
 
     def __init__(
         self,
@@ -79,15 +79,12 @@ class Request(Operation):
         self.policy = policy
         self.attempts = 0
         self.backoff: Backoff | None = None
-        self.taker: str = ""
 
     def sent(self, outgoing: Outgoing, stage: Stage | None, error: Exception | None, taker: Any) -> None:
         """Take the news of the message; on the owner."""
         if outgoing is not self.outgoing:
             return
         if error is None:
-            if type(taker) is str:
-                self.taker = taker
             self.progressed(stage, taker)
         elif not self._again(error):
             self.session.operations.end(self, error)
@@ -177,7 +174,20 @@ class Call(Request):
         deadline: float,
         wake: Callable[[], object],
     ) -> None:
-        Request.__init__(self, session, kind, method, target, policy, timeout, deadline, wake)
+        # Written out, because going up the classes costs as much as the rest of making a call (0.6 us).
+        self.id = session.next_id()
+        self.kind = kind
+        self.timeout = timeout
+        self.deadline = deadline
+        self.wake = wake
+        self.value = None
+        self.error = None
+        self.session = session
+        self.method = method
+        self.target = target
+        self.policy = policy
+        self.attempts = 0
+        self.backoff = None
         self.address = ""
         self.heard = 0.0
         """When the server was last known to have it; 0 until it is accepted."""
@@ -231,7 +241,7 @@ class RpcSession:
     def send_cancel(self, call: Call) -> None:
         """Tell whoever has the call, as best it can be told; any thread."""
         self._monitored.pop(call.id, None)
-        address = call.address or call.taker
+        address = call.address or call.outgoing.taker
         if not address or self.operations.reactor.finished:
             return
         body = native.encode(native.Cancel(native.VERSION, Kind.CANCEL, 0, [call.id]))
@@ -331,7 +341,7 @@ class RpcSession:
 
     def _peer_lost(self, taker: str, error: Exception) -> None:
         for call in list(self._monitored.values()):
-            if call.taker == taker:
+            if call.outgoing.taker == taker:
                 self._monitored.pop(call.id, None)
                 call.sent(call.outgoing, call.outgoing.stage, error, None)
 

@@ -19,6 +19,9 @@ from messaging.errors import DecodeError, EncodeError
 
 __all__ = [
     "CONTENT_TYPE_NATIVE",
+    "KEY_HEADER",
+    "LEVEL_HEADER",
+    "POOL_HEADER",
     "VERSION",
     "Accepted",
     "Alive",
@@ -30,11 +33,18 @@ __all__ = [
     "RequestBody",
     "Result",
     "decode",
+    "decode_reply",
     "encode",
     "kind_of",
 ]
 
 VERSION = 1
+LEVEL_HEADER = "level"
+"""Header with the level of a notification, beside the body, so that who handles other levels need not decode it."""
+KEY_HEADER = "key"
+"""Header with the key of a notification, so that its receiver can keep the order of one key while it handles several at a time."""
+POOL_HEADER = "pool"
+"""Header of a notification that is meant for one pool alone: a dead letter of that pool, sent again."""
 CONTENT_TYPE_NATIVE = "application/vnd.messaging+msgpack"
 _KNOWN_FEATURES = 0
 
@@ -83,16 +93,9 @@ class Request(_Body, frozen=True, gc=False):
 
 
 class Result(_Body, frozen=True, gc=False):
-    """The value that a method returned; on reading it is still encoded."""
+    """The value that a method returned."""
 
     value: Any
-    server: str = ""
-
-
-class EncodedResult(_Body, frozen=True, gc=False):
-    """A Result as it is read."""
-
-    value: msgspec.Raw
     server: str = ""
 
 
@@ -156,7 +159,7 @@ def encode(body: _Body) -> bytes:
 _decoders: dict[int, msgspec.msgpack.Decoder[Any]] = {
     Kind.CALL: msgspec.msgpack.Decoder(Request),
     Kind.CAST: msgspec.msgpack.Decoder(Request),
-    Kind.RESULT: msgspec.msgpack.Decoder(EncodedResult),
+    Kind.RESULT: msgspec.msgpack.Decoder(Result),
     Kind.FAILURE: msgspec.msgpack.Decoder(Failure),
     Kind.ACCEPTED: msgspec.msgpack.Decoder(Accepted),
     Kind.ALIVE: msgspec.msgpack.Decoder(Alive),
@@ -177,7 +180,7 @@ def kind_of(body: bytes) -> int:
 
 
 def decode(body: bytes) -> Any:
-    """Read a message of any kind: Request, EncodedResult, Failure, Accepted, Alive, Cancel or Notification.
+    """Read a message of any kind: Request, Result, Failure, Accepted, Alive, Cancel or Notification.
 
     Raises DecodeError for what is malformed, of an unknown version or kind, or needs a feature that this side lacks.
     """
@@ -195,3 +198,21 @@ def decode(body: bytes) -> Any:
             f"the message needs feature bits {value.features:#x}, which this version does not have; upgrade this side"
         )
     return value
+
+
+_decode_result = msgspec.msgpack.Decoder(Result).decode
+
+
+def decode_reply(body: bytes) -> Result | Failure:
+    """Read an answer; the short way for what nearly all answers are. Raises DecodeError."""
+    if body[2] == Kind.RESULT:
+        try:
+            result = _decode_result(body)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise DecodeError(f"malformed answer: {error}") from error
+        if not result.features:
+            return result
+    reply = decode(body)
+    if not isinstance(reply, Result | Failure):
+        raise DecodeError("neither a result nor a failure")
+    return reply

@@ -224,7 +224,7 @@ def test_the_rounds_find_a_planted_bug(kind: type[Reactor]) -> None:
 
 
 def test_a_message_that_cannot_go_expires_at_its_deadline_with_the_reason() -> None:
-    """What is held for a connection ends at its deadline as not delivered, in phase connect, with the driver's cause."""
+    """What is held for a connection ends at its deadline as not delivered, in phase connect, with the cause."""
     reactor, connection = connected(ThreadReactor)
     connection.lost = True
     token = Posted()
@@ -294,7 +294,7 @@ class Echo:
 
 
 def test_an_exception_from_a_signal_handler_harms_nobody_else() -> None:
-    """A handler that raises in the waiting main thread at any bytecode: others get their answers, nothing is left over."""
+    """A handler that raises in the waiting main thread at any bytecode: others get their answers."""
     wrong: list[Any] = []
     with (
         open_transport("memory://") as transport,
