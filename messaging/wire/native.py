@@ -42,7 +42,7 @@ VERSION = 1
 LEVEL_HEADER = "level"
 """Header with the level of a notification, beside the body, so that who handles other levels need not decode it."""
 KEY_HEADER = "key"
-"""Header with the key of a notification, so that its receiver can keep the order of one key while it handles several at a time."""
+"""Header with the key of a notification, so that its receiver can keep the order of one key while it handles many."""
 POOL_HEADER = "pool"
 """Header of a notification that is meant for one pool alone: a dead letter of that pool, sent again."""
 CONTENT_TYPE_NATIVE = "application/vnd.messaging+msgpack"

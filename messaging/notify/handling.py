@@ -1,0 +1,175 @@
+"""One notification, or one batch, through its handlers: decode, find who wants it, call them in order, note what
+failed.
+
+No I/O and no hand-over here: whoever calls these functions is the thread or task that runs the handlers. Nothing that a
+handler raises escapes; it is noted on the deliveries that the handler was called with.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from typing import Any
+
+from messaging.around import enter, enter_async
+from messaging.codec import Serializer
+from messaging.deadline import detached
+from messaging.errors import DecodeError
+from messaging.message import MESSAGE_ID, Delivery
+from messaging.notify.context import CurrentEvent, running_event
+from messaging.notify.dispatcher import Dispatcher, Handler
+from messaging.notify.event import LEVELS, REQUEUE, Event, Reject, Retry
+from messaging.notify.work import InHand, Step, Work
+from messaging.wire import native
+
+__all__ = ["Handling", "ListenerAround", "decoded"]
+
+_log = logging.getLogger(__name__)
+
+ListenerAround = Callable[[CurrentEvent], Any]
+"""Given the notification, returns a context manager in which each handler runs: tracing, authorisation, database
+sessions.
+"""
+
+
+def decoded(delivery: Delivery, attempt: int) -> Event[Any]:
+    """Read a delivery as it came, without a serializer. Raises DecodeError."""
+    body = native.decode(delivery.body)
+    if type(body) is not native.Notification or body.level not in LEVELS:
+        raise DecodeError("not a notification")
+    message_id = delivery.headers.get(MESSAGE_ID, "")
+    return Event(
+        event_type=body.event_type,
+        publisher_id=body.publisher_id,
+        level=body.level,
+        payload=body.payload,
+        context=body.context,
+        timestamp=body.timestamp,
+        message_id=message_id if type(message_id) is str else repr(message_id),
+        headers=delivery.headers,
+        attempt=attempt,
+        redelivered=delivery.redelivered or attempt > 1,
+    )
+
+
+class Handling:
+    """How one listener runs handlers. Thread-safe."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        name: str,
+        serializer: Serializer | None,
+        around: Sequence[ListenerAround],
+        in_batches: bool,
+        failed: Callable[[], object],
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._name = name
+        self._serializer = serializer
+        self._around = tuple(around)
+        self._in_batches = in_batches
+        self._failed = failed
+        self._order = {handler: position for position, handler in enumerate(dispatcher.handlers)}
+
+    def prepare(self, work: Work) -> None:
+        """Decode everything and find its handlers; what cannot be decoded has failed."""
+        wanted: dict[Handler, list[tuple[InHand, Event[Any]]]] = {}
+        for item in work.items:
+            try:
+                event = item.event = self._event(item)
+                handlers = self._dispatcher.find(event)
+                item.wanted = bool(handlers)
+                arguments = [(handler, handler.argument(event)) for handler in handlers]
+            except Exception as error:  # a serializer is the user's code and may raise anything
+                item.failure = error if isinstance(error, DecodeError) else _undecodable(error)
+                continue
+            for handler, argument in arguments:
+                wanted.setdefault(handler, []).append((item, argument))
+        work.steps = [Step(handler, wanted[handler]) for handler in sorted(wanted, key=self._order.__getitem__)]
+        work.position = 0
+        alive = [item for item in work.items if item.event is not None]
+        if alive:
+            work.current = CurrentEvent([item.event for item in alive if item.event], [item.delivery for item in alive])
+
+    def _event(self, item: InHand) -> Event[Any]:
+        event = decoded(item.delivery, item.attempt)
+        if self._serializer is not None:
+            event.context = self._serializer.deserialize_context(event.context)
+            event.payload = self._serializer.deserialize_entity(event.context, event.payload)
+        return event
+
+    def run(self, work: Work) -> bool:
+        """Call handlers up to the next coroutine function; True when none is left."""
+        while (step := work.next_step()) is not None:
+            if step.handler.is_async:
+                return False
+            self._run(work, step)
+            work.position += 1
+        return True
+
+    async def run_coroutines(self, work: Work) -> bool:
+        """Await handlers up to the next plain function, which might block the loop; True when none is left."""
+        while (step := work.next_step()) is not None:
+            if not step.handler.is_async:
+                return False
+            await self._run_async(work, step)
+            work.position += 1
+        return True
+
+    def _run(self, work: Work, step: Step) -> None:
+        token = running_event.set(work.current)
+        try:
+            with detached():
+                if self._around:
+                    with ExitStack() as stack:
+                        enter(stack, self._around, work.current)
+                        result = self._call(step)
+                else:
+                    result = self._call(step)
+            self._note(step, result)
+        except BaseException as error:  # a handler that calls sys.exit() has failed like any other
+            self._note_failure(step, error)
+        finally:
+            running_event.reset(token)
+
+    async def _run_async(self, work: Work, step: Step) -> None:
+        token = running_event.set(work.current)
+        try:
+            with detached():
+                async with AsyncExitStack() as stack:
+                    await enter_async(stack, self._around, work.current)
+                    result = await self._call(step)
+            self._note(step, result)
+        except BaseException as error:  # a cancelled handler has failed too, and its slot has to be given back
+            self._note_failure(step, error)
+        finally:
+            running_event.reset(token)
+
+    def _call(self, step: Step) -> Any:
+        events = [event for _, event in step.arguments]
+        return step.handler.call_batch(events) if self._in_batches else step.handler.call(events[0])
+
+    def _note(self, step: Step, result: Any) -> None:
+        # The predecessor's constants are plain strings of the same text.
+        if isinstance(result, str) and result == REQUEUE:
+            self._note_failure(step, Retry("the handler returned REQUEUE"))
+
+    def _note_failure(self, step: Step, error: BaseException) -> None:
+        self._failed()
+        first = step.arguments[0][1]
+        more = f" and {len(step.arguments) - 1} more" if len(step.arguments) > 1 else ""
+        told = f"{self._name}: {step.handler.name} failed for {first.event_type} {first.message_id}{more}"
+        if isinstance(error, Retry | Reject):
+            _log.info("%s: %s: %s", told, type(error).__name__, error)
+        else:
+            _log.error("%s, attempt %d", told, first.attempt, exc_info=error)
+        for item, _ in step.arguments:
+            item.failure = error
+
+
+def _undecodable(error: Exception) -> DecodeError:
+    refusal = DecodeError(f"the serializer could not read it: {type(error).__name__}: {error}")
+    refusal.__cause__ = error
+    return refusal

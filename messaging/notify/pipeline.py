@@ -1,0 +1,165 @@
+"""Notifications that their sender does not wait for one by one: Futures, and pipelines of many.
+
+Both leave the watching of deadlines to the connection's owner. `around=` wraps the sending here, since nobody waits
+inside of it.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import itertools
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from messaging.around import enter
+from messaging.errors import Cancelled, PipelineFailed, StateError
+from messaging.in_flight import InFlight
+from messaging.notify.base_notifier import BaseNotifier, Sent
+from messaging.notify.event import Event
+from messaging.notify.verbs import Verbs
+
+__all__ = ["LIMIT", "Pipeline", "failed_together", "submit"]
+
+LIMIT = 10_000
+"""How many notifications of one pipeline may be under way."""
+
+
+def begin(notifier: BaseNotifier, event: Event[Any], key: str | None, wake: Callable[[], object]) -> Sent:
+    """Send one notification whose deadline the owner watches."""
+    if not notifier._around:
+        return notifier._start(event, key, wake, True)
+    with ExitStack() as stack:
+        enter(stack, notifier._around, event)
+        return notifier._start(event, key, wake, True)
+
+
+def submit(
+    notifier: BaseNotifier,
+    level: str,
+    ctxt: Mapping[str, Any] | None,
+    event_type: str,
+    payload: Any,
+    key: str | None,
+    headers: Mapping[str, Any] | None,
+) -> concurrent.futures.Future[None]:
+    """Start to send and return a Future of the outcome."""
+    event = notifier._event(level, ctxt, event_type, payload, headers)
+    future = _SentFuture(notifier)
+    future.sent = begin(notifier, event, key, future.arrived)
+    future.arrived()
+    return future
+
+
+class _SentFuture(concurrent.futures.Future[None]):
+    """A Future of a notification; `cancel()` gives it up."""
+
+    sent: Sent | None = None
+
+    def __init__(self, notifier: BaseNotifier) -> None:
+        super().__init__()
+        self._notifier = notifier
+        self._step = itertools.count(1).__next__
+
+    def arrived(self) -> None:
+        """The outcome is there, or `sent` is set: whichever comes second delivers. Any thread."""
+        sent = self.sent
+        if self._step() < 2 or sent is None:
+            return
+        failure = self._notifier._failure(sent)
+        try:
+            if failure is None:
+                self.set_result(None)
+            else:
+                self.set_exception(failure)
+        except concurrent.futures.InvalidStateError:
+            # It was cancelled at the same moment.
+            pass
+
+    def cancel(self) -> bool:
+        """Give the notification up, unless it has its outcome."""
+        if not super().cancel():
+            return False
+        self.set_running_or_notify_cancel()
+        if self.sent is not None:
+            self._notifier._abandon(self.sent, lambda sending: Cancelled("the caller cancelled"))
+        return True
+
+
+def failed_together(notifier: BaseNotifier, everything: list[Sent]) -> PipelineFailed | None:
+    """Return the failures of many ended notifications as one error, each with its `.index`, or None."""
+    failures: list[Exception] = []
+    for index, sent in enumerate(everything):
+        failure = notifier._failure(sent)
+        if failure is not None:
+            failure.index = index  # type: ignore[attr-defined]
+            failures.append(failure)
+    if not failures:
+        return None
+    return PipelineFailed(f"{len(failures)} of {len(everything)} notifications failed", failures)
+
+
+class Pipeline(Verbs[None]):
+    """Many notifications at once; made by `Notifier.pipeline()`. Use it from one thread, in a `with` block.
+
+    Its verbs are those of the notifier and return at once, as long as fewer than `LIMIT` are under way.
+    """
+
+    def __init__(self, notifier: BaseNotifier) -> None:
+        self._notifier = notifier
+        self._sent: list[Sent] = []
+        self._under_way = InFlight(LIMIT)
+
+    def notify(
+        self,
+        level: str,
+        ctxt: Mapping[str, Any] | None,
+        event_type: str,
+        payload: Any,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Start to send a notification of a level given by name."""
+        notifier = self._notifier
+        event = notifier._event(level, ctxt, event_type, payload, headers)
+        if not self._under_way.begin(notifier._timeout):
+            raise StateError(f"{LIMIT} notifications of this pipeline wait for their outcome, and none came in time")
+        try:
+            self._sent.append(begin(notifier, event, key, self._under_way.ended))
+        except BaseException:
+            self._under_way.ended()
+            raise
+
+    def wait(self) -> None:
+        """Wait for every outcome; each has its own deadline, so this ends. Raises PipelineFailed."""
+        self._await_all()
+        failure = failed_together(self._notifier, self._sent)
+        if failure is not None:
+            raise failure
+
+    def _await_all(self) -> None:
+        sendings = [sending for sent in self._sent for sending in sent.sendings]
+        if not sendings:
+            return
+        reactor = sendings[0].session.operations.reactor
+        if reactor.is_owner():
+            raise StateError("a pipeline on the thread that does this transport's I/O would wait for itself")
+        latest = max(sending.deadline for sending in sendings)
+        # The owner ends what is overdue; this bound is for its being late.
+        if not self._under_way.wait(max(0.0, latest - reactor.clock()) + 0.05):
+            for sent in self._sent:
+                self._notifier._abandon(sent, lambda sending: sending.expired())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.wait()
+        else:
+            for sent in self._sent:
+                self._notifier._abandon(sent, lambda sending: Cancelled("the pipeline's block raised"))

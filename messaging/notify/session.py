@@ -1,0 +1,141 @@
+"""One notification under way to one topic: when it is done, and when it is sent again.
+
+Where the transport has storage, a notification whose confirmation was lost is sent again, within the deadline and with
+the same message id: at least once. Where it has none, nobody keeps what a listener has taken, so only what is proven
+not delivered goes again. It knows nothing of payloads; the bodies come encoded.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+from messaging.backoff import Backoff
+from messaging.errors import Delivered, MessagingError, NoRoute
+from messaging.message import Outgoing, Stage
+from messaging.operations import Operations
+from messaging.pending import Operation, deadline_error
+
+__all__ = ["KIND", "NotifySession", "Sending"]
+
+KIND = "notify"
+"""The name of this kind of operation in the counters."""
+
+
+class Sending(Operation):
+    """A notification on its way to one topic."""
+
+    __slots__ = ("attempts", "backoff", "doubt", "retry", "session", "topic")
+
+    def __init__(
+        self,
+        session: NotifySession,
+        topic: str,
+        retry: int | None,
+        timeout: float,
+        deadline: float,
+        wake: Callable[[], object],
+    ) -> None:
+        Operation.__init__(self, session.operations.next_id(), KIND, timeout, deadline, wake)
+        self.session = session
+        self.topic = topic
+        self.retry = retry
+        self.attempts = 0
+        self.backoff: Backoff | None = None
+        self.doubt: Exception | None = None
+        """Why an earlier attempt may have been stored, though nobody has said so."""
+
+    def sent(self, outgoing: Outgoing, stage: Stage | None, error: Exception | None, taker: object) -> None:
+        """Take the news of the message; on the owner."""
+        if outgoing is not self.outgoing:
+            return
+        operations = self.session.operations
+        if error is None:
+            if stage is Stage.WRITTEN and operations.reactor.capabilities.confirms:
+                return
+            if operations.pending.take(self.id, None) is self:
+                self.value = True
+                self.session.taken()
+                self.wake()
+        elif not self._again(error):
+            operations.end(self, self._judged(error))
+
+    def expired(self) -> BaseException:
+        """The deadline has passed; where an attempt was in doubt, the whole is."""
+        cause = self.doubt
+        if cause is None and self.outgoing.stage is None:
+            cause = self.session.operations.reactor.holding.cause
+        stage = Stage.WRITTEN if self.doubt is not None else self.outgoing.stage
+        return deadline_error(f"notification {self.id} to {self.topic}", self.timeout, stage, cause)
+
+    def _judged(self, error: Exception) -> Exception:
+        if self.doubt is not None and isinstance(error, MessagingError) and error.delivered is Delivered.NO:
+            # One error object may end many operations, and the others' may be certain.
+            error = copy.copy(error)
+            error.delivered = Delivered.MAYBE
+            error.__cause__ = self.doubt
+        return error
+
+    def _again(self, error: Exception) -> bool:
+        """Whether, and when, the message may be sent once more."""
+        if not isinstance(error, MessagingError) or not error.retryable:
+            return False
+        reactor = self.session.operations.reactor
+        if self.retry is not None and self.attempts >= self.retry:
+            return False
+        if error.delivered is Delivered.NO:
+            if self.retry is None and isinstance(error, NoRoute):
+                return False
+        elif error.delivered is not Delivered.MAYBE or not reactor.capabilities.storage:
+            return False
+        if self.backoff is None:
+            self.backoff = Backoff(initial=0.02, maximum=0.5)
+        delay = self.backoff.next()
+        if reactor.finished or reactor.clock() + delay >= self.deadline:
+            return False
+        if error.delivered is Delivered.MAYBE:
+            self.doubt = error
+        self.attempts += 1
+        reactor.call_later(delay, self._send_again)
+        return True
+
+    def _send_again(self) -> None:
+        operations = self.session.operations
+        if operations.pending.get(self.id) is not self:
+            return
+        before = self.outgoing
+        self.outgoing = Outgoing(
+            before.route, before.body, before.headers, self, key=before.key, deadline=before.deadline
+        )
+        operations.reactor.publish(self.outgoing)
+
+
+class NotifySession:
+    """The notifications of one connection. Attach it with `Operations.attach`."""
+
+    __slots__ = ("operations", "sent", "taken")
+
+    def __init__(self, operations: Operations) -> None:
+        self.operations = operations
+        self.sent = operations.counters.tally(f"{KIND}.sent").add
+        self.taken = operations.counters.tally(f"{KIND}.taken").add
+
+    def start(self, sending: Sending, outgoing: Outgoing, watched: bool) -> None:
+        """Register and send; any thread. `watched`: nobody else looks at the clock for it."""
+        sending.outgoing = outgoing
+        self.sent()
+        if watched:
+            self.operations.pending.add(sending)
+        else:
+            self.operations.pending.add(sending)
+        try:
+            self.operations.reactor.publish(outgoing)
+        except MessagingError as error:
+            self.operations.end(sending, error)
+
+    def abandon(self, sending: Sending, error: BaseException) -> bool:
+        """End a notification that its caller gives up, from any thread. False: it had ended already, and has its
+        result.
+        """
+        sending.outgoing.withdrawn = True
+        return self.operations.end(sending, error)

@@ -1,0 +1,112 @@
+"""What a listener has in hand: one delivery each, the work that is done on one or many of them, and the order of keys.
+
+Data and bookkeeping alone. Deliveries pass between the connection's owner and the workers; whoever takes one out of a
+table has it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Any, NamedTuple
+
+from messaging.message import Delivery
+from messaging.notify.context import CurrentEvent
+from messaging.notify.dispatcher import Handler
+from messaging.notify.event import Event
+from messaging.wire.native import KEY_HEADER
+
+__all__ = ["InHand", "Lanes", "Letter", "Step", "Work"]
+
+
+class Letter(NamedTuple):
+    """What is told of a notification that nobody will handle."""
+
+    reason: str
+    error: BaseException | None
+
+
+class InHand:
+    """One delivery from its receipt to its end."""
+
+    __slots__ = ("attempt", "burials", "delivery", "event", "failure", "key", "letter", "wanted")
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.delivery = delivery
+        self.attempt = delivery.attempt
+        """Counts on while it is repeated from memory."""
+        key = delivery.headers.get(KEY_HEADER)
+        self.key: str | None = key if type(key) is str else None
+        self.event: Event[Any] | None = None
+        self.failure: BaseException | None = None
+        """Why the handlers after this one are not called."""
+        self.wanted = False
+        """Whether any handler takes it."""
+        self.letter: Letter | None = None
+        """Set when no handler shall get it any more."""
+        self.burials = 0
+        """How often burying it was tried."""
+
+
+class Step(NamedTuple):
+    """One handler and what it is called with: each delivery with its event, as this handler takes it."""
+
+    handler: Handler
+    arguments: list[tuple[InHand, Event[Any]]]
+
+
+class Work:
+    """Deliveries that go through their handlers together: one, or a batch."""
+
+    __slots__ = ("current", "items", "job", "position", "steps")
+
+    def __init__(self, items: list[InHand]) -> None:
+        self.items = items
+        self.steps: list[Step] = []
+        self.position = 0
+        self.current: CurrentEvent | None = None
+        self.job: Any = None
+        """The coroutine that works on it, for cancelling it."""
+
+    def next_step(self) -> Step | None:
+        """Return the step to do now, without the deliveries that have failed; None: all are done."""
+        while self.position < len(self.steps):
+            handler, arguments = self.steps[self.position]
+            alive = [each for each in arguments if each[0].failure is None]
+            if alive:
+                return Step(handler, alive)
+            self.position += 1
+        return None
+
+
+class Lanes:
+    """Lets the deliveries of one key through one after the other, in their order. Thread-safe."""
+
+    __slots__ = ("_lanes", "_lock")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lanes: dict[str, deque[InHand]] = {}
+
+    def enter(self, item: InHand) -> bool:
+        """Whether it may go now; False: it is let go by whoever leaves before it."""
+        if item.key is None:
+            return True
+        with self._lock:
+            lane = self._lanes.get(item.key)
+            if lane is None:
+                self._lanes[item.key] = deque()
+                return True
+            lane.append(item)
+            return False
+
+    def leave(self, item: InHand) -> InHand | None:
+        """Return the one that may go now."""
+        if item.key is None:
+            return None
+        with self._lock:
+            lane = self._lanes.get(item.key)
+            if lane:
+                return lane.popleft()
+            self._lanes.pop(item.key, None)
+            return None
