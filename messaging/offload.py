@@ -18,7 +18,8 @@ class Offload:
     """Up to `size` threads that run functions in order. Thread-safe."""
 
     def __init__(self, size: int = 2) -> None:
-        self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._size = size
         self._may_start = size
         self._lock = threading.Lock()
 
@@ -39,6 +40,13 @@ class Offload:
                 threading.Thread(target=self._work, name="messaging-offload", daemon=True).start()
         self._jobs.put(job)
 
+    def close(self) -> None:
+        """Let the threads end when they have run what was handed over; what is handed over later may not run."""
+        with self._lock:
+            started, self._may_start = self._size - self._may_start, 0
+        for _ in range(started):
+            self._jobs.put(None)
+
     def _work(self) -> None:
-        while True:
-            self._jobs.get()()
+        while (job := self._jobs.get()) is not None:
+            job()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from messaging.counters import Counters
-from messaging.errors import Closed, Forked
+from messaging.errors import Closed, Delivered, Forked
 from messaging.pending import Operation, Pending, outcome_of
 from messaging.reactor import Reactor
 
@@ -57,23 +57,25 @@ class Operations:
         operation.wake()
         return True
 
-    def end_all(self, error: BaseException) -> None:
-        """End everything under way with an error."""
-        for operation in self.pending.everything():
-            self.end(operation, error)
-
     def forked(self) -> None:
         """In a child process: what the parent's threads would have ended, ends here and now."""
-        self.end_all(Forked("this operation belongs to the parent process; only the parent gets its answer"))
+        for operation in self.pending.everything():
+            self.end(operation, Forked("this operation belongs to the parent process; only the parent gets its answer"))
 
     def _turn(self, now: float) -> float:
-        for operation in self.pending.overdue(now):
+        overdue = self.pending.overdue(now)
+        for operation in overdue:
             operation.outgoing.withdrawn = True
             if self.end(operation, operation.expired()):
                 operation.abandoned()
-        return self.pending.next_expiry()
+        # At once again after some have ended: what their servers are told of it has still to be written.
+        return now if overdue else self.pending.next_expiry()
 
     def _reactor_changed(self) -> None:
         if self.reactor.finished:
-            self.end_all(Closed("the transport was closed"))
+            for operation in self.pending.everything():
+                operation.outgoing.withdrawn = True
+                # What was written may run, and may have run.
+                known = Delivered.NO if operation.outgoing.stage is None else Delivered.MAYBE
+                self.end(operation, Closed("the transport was closed", delivered=known))
             self.reactor.turn_hooks.clear()
