@@ -2,7 +2,7 @@
 `async with` change.
 """
 
-from messaging.aio import rpc
+from messaging.aio import notify, rpc
 from messaging.aio.transport import Transport, open_transport
 
-__all__ = ["Transport", "open_transport", "rpc"]
+__all__ = ["Transport", "notify", "open_transport", "rpc"]

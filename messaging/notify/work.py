@@ -58,7 +58,7 @@ class Step(NamedTuple):
 class Work:
     """Deliveries that go through their handlers together: one, or a batch."""
 
-    __slots__ = ("current", "items", "job", "position", "steps")
+    __slots__ = ("begun", "current", "items", "job", "position", "steps")
 
     def __init__(self, items: list[InHand]) -> None:
         self.items = items
@@ -67,6 +67,8 @@ class Work:
         self.current: CurrentEvent | None = None
         self.job: Any = None
         """The coroutine that works on it, for cancelling it."""
+        self.begun = True
+        """False while its coroutine waits for a slot."""
 
     def next_step(self) -> Step | None:
         """Return the step to do now, without the deliveries that have failed; None: all are done."""

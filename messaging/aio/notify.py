@@ -1,0 +1,223 @@
+"""Notifications for asyncio: the names and verbs of `messaging.notify`, with `await` and `async with`.
+
+The same steps before and after the wait, and the same core underneath; only the waiting is written here. Cancelling a
+task gives its notification up: it is taken out of the table, and not written any more if it was not yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from messaging.aio.lifecycle import AsyncService
+from messaging.aio.transport import Transport
+from messaging.around import enter_async
+from messaging.errors import Cancelled, MessagingError
+from messaging.notify import (
+    HANDLED,
+    LEVELS,
+    REQUEUE,
+    CurrentEvent,
+    Event,
+    Filter,
+    Log,
+    Messaging,
+    Noop,
+    Recording,
+    Reject,
+    Result,
+    Retry,
+    Routing,
+    Sink,
+    current,
+    on,
+)
+from messaging.notify.base_listener import BaseListener
+from messaging.notify.base_notifier import BaseNotifier, Sent
+from messaging.notify.listener import check_batching
+from messaging.notify.pipeline import LIMIT, failed_together
+from messaging.notify.verbs import Verbs
+
+__all__ = [
+    "HANDLED",
+    "LEVELS",
+    "REQUEUE",
+    "BatchListener",
+    "CurrentEvent",
+    "Event",
+    "Filter",
+    "Listener",
+    "Log",
+    "Messaging",
+    "Noop",
+    "Notifier",
+    "Pipeline",
+    "Recording",
+    "Reject",
+    "Result",
+    "Retry",
+    "Routing",
+    "Sink",
+    "current",
+    "on",
+]
+
+_Awaited = Coroutine[Any, Any, None]
+
+
+class Notifier(BaseNotifier, Verbs[_Awaited]):
+    """The asyncio notifier. Parameters, verbs and errors as in `messaging.notify.Notifier`; use it from tasks of one
+    loop.
+    """
+
+    transport: Transport
+
+    async def notify(
+        self,
+        level: str,
+        ctxt: Mapping[str, Any] | None,
+        event_type: str,
+        payload: Any,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Send a notification of a level given by name; see `messaging.notify.Notifier.notify`."""
+        self.transport.bind()
+        event = self._event(level, ctxt, event_type, payload, headers)
+        try:
+            if self._around:
+                async with AsyncExitStack() as stack:
+                    await enter_async(stack, self._around, event)
+                    failure = self._failure(await self._wait(event, key))
+            else:
+                failure = self._failure(await self._wait(event, key))
+        except MessagingError as error:
+            if not self._reportable(error):
+                raise
+            failure = error
+        if failure is not None:
+            self._report(event, failure)
+
+    def submit(
+        self,
+        level: str,
+        ctxt: Mapping[str, Any] | None,
+        event_type: str,
+        payload: Any,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+    ) -> asyncio.Task[None]:
+        """Start to send and return a task; cancelling it gives up."""
+        return asyncio.get_running_loop().create_task(
+            self.notify(level, ctxt, event_type, payload, key=key, headers=headers)
+        )
+
+    def pipeline(self) -> Pipeline:
+        """Return a block, for `async with`, in which many notifications are sent without waiting; leaving it waits for
+        every outcome.
+        """
+        return Pipeline(self)
+
+    async def _wait(self, event: Event[Any], key: str | None) -> Sent:
+        future, wake = self.transport.waiter()
+        sent = self._start(event, key, wake, True)
+        if sent.sendings:
+            try:
+                await future
+            except asyncio.CancelledError:
+                self._abandon(sent, lambda sending: Cancelled("the task was cancelled"))
+                raise
+        return sent
+
+
+class Pipeline(Verbs[_Awaited]):
+    """Many notifications at once; made by `Notifier.pipeline()`. Use it from one task, in an `async with` block.
+
+    Its verbs are coroutines because they wait when `LIMIT` notifications are under way.
+    """
+
+    def __init__(self, notifier: Notifier) -> None:
+        self._notifier = notifier
+        self._sent: list[Sent] = []
+        self._under_way: deque[asyncio.Future[Any]] = deque()
+
+    async def notify(
+        self,
+        level: str,
+        ctxt: Mapping[str, Any] | None,
+        event_type: str,
+        payload: Any,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Start to send a notification of a level given by name."""
+        notifier = self._notifier
+        notifier.transport.bind()
+        event = notifier._event(level, ctxt, event_type, payload, headers)
+        while len(self._under_way) >= LIMIT:
+            await self._under_way.popleft()
+        future, wake = notifier.transport.waiter()
+        async with AsyncExitStack() as stack:
+            await enter_async(stack, notifier._around, event)
+            self._sent.append(notifier._start(event, key, wake, True))
+        self._under_way.append(future)
+
+    async def wait(self) -> None:
+        """Wait for every outcome; each has its own deadline, so this ends. Raises PipelineFailed."""
+        try:
+            while self._under_way:
+                await self._under_way.popleft()
+        except asyncio.CancelledError:
+            self._give_up("the task was cancelled")
+            raise
+        failure = failed_together(self._notifier, self._sent)
+        if failure is not None:
+            raise failure
+
+    def _give_up(self, why: str) -> None:
+        for sent in self._sent:
+            self._notifier._abandon(sent, lambda sending: Cancelled(why))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            await self.wait()
+        else:
+            self._give_up("the pipeline's block raised")
+
+
+class Listener(AsyncService, BaseListener):
+    """The asyncio listener: `async def` handlers run as tasks of the user's loop, at most `slots` at a time; others on
+    threads, or inline.
+
+    Parameters and errors as in `messaging.notify.Listener`; `dead_letter` may be a coroutine function too.
+    """
+
+    transport: Transport
+
+
+class BatchListener(Listener):
+    """The asyncio listener whose handlers get lists; see `messaging.notify.BatchListener`."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        targets: Sequence[Any],
+        endpoints: Sequence[Any],
+        *,
+        batch_size: int = 100,
+        batch_timeout: float = 1.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(transport, targets, endpoints, batching=check_batching(batch_size, batch_timeout), **options)
