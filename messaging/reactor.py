@@ -468,9 +468,12 @@ class Reactor:
         self._in_events = True
         try:
             for outgoing, stage, error, taker in results:
-                if error is not None and self.holding.takes_back(outgoing, error):
-                    self._send(outgoing)
-                    continue
+                if error is not None:
+                    if self.holding.takes_back(outgoing, error):
+                        self._send(outgoing)
+                        continue
+                    if self._closing:
+                        error = _told_at_close(error)
                 token = outgoing.token
                 if token is not None:
                     try:
@@ -518,3 +521,12 @@ class Reactor:
         self._in_events = True
         self._shield("a subscriber failed on its deliveries", subscription.on_deliveries, batch)
         self._in_events = False
+
+
+def _told_at_close(error: Exception) -> Exception:
+    """What the sender of a message hears when our own close has broken its connection."""
+    if not isinstance(error, ConnectionLost):
+        return error
+    closed = Closed("the transport was closed", delivered=error.delivered)
+    closed.__cause__ = error
+    return closed

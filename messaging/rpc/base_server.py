@@ -399,10 +399,7 @@ class ServerCore:
     # Serving; on a worker, or on the owner when inline
 
     def _serve(self, item: InHand) -> None:
-        until = item.until
-        if until is not None and self._clock() >= until:
-            self._count["expired"].add()
-            self._finish(item, None)
+        if self._too_late(item):
             return
         invocation = self._invoker.prepare(item)
         if not isinstance(invocation, Invocation):
@@ -414,15 +411,30 @@ class ServerCore:
             item.job = tasks.job(lambda: self._run_coroutine(item, invocation))
             (tasks.start_here if self._on_loop and self._reactor.is_owner() else tasks.start)(item.job)
         elif self._on_loop and self._any_async and not self._inline:
-            self._executor.submit([functools.partial(self._run, item, invocation)])
+            self._executor.submit([functools.partial(self._run_queued, item, invocation)])
         else:
             self._run(item, invocation)
+
+    def _too_late(self, item: InHand) -> bool:
+        """Whether the caller of a request has stopped waiting; then it is passed over, here and now."""
+        until = item.until
+        if until is None or self._clock() < until:
+            return False
+        self._count["expired"].add()
+        self._finish(item, None)
+        return True
 
     def _run(self, item: InHand, invocation: Invocation) -> None:
         self._finish(item, self._invoker.run(invocation))
 
+    def _run_queued(self, item: InHand, invocation: Invocation) -> None:
+        # It may have waited for a thread since `_serve` looked, and a coroutine for a slot.
+        if not self._too_late(item):
+            self._run(item, invocation)
+
     async def _run_coroutine(self, item: InHand, invocation: Invocation) -> None:
-        self._finish(item, await self._invoker.run_coroutine(invocation))
+        if not self._too_late(item):
+            self._finish(item, await self._invoker.run_coroutine(invocation))
 
     def _finish(self, item: InHand, body: bytes | None) -> None:
         """Take a request out of hand and answer it; any thread."""
