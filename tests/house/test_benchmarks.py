@@ -9,6 +9,7 @@ import pytest
 from benchmarks import report, rounds, targets
 from benchmarks.load import Tally
 from benchmarks.rounds import ROWS, Cell, Results, Run
+from benchmarks.subject import load
 
 
 def _results(**p50: float) -> Results:
@@ -60,16 +61,24 @@ def test_a_tally_says_what_is_missing() -> None:
         tally.wait(0.0)
 
 
-def test_every_row_runs() -> None:
-    """Each row does its work between real processes, and the report can be printed and written."""
+@pytest.mark.parametrize(
+    "subjects",
+    [
+        pytest.param(["pyzmq", "pyzmq-aio"], id="pyzmq"),
+        pytest.param(["zmq", "zmq-inline", "zmq-aio"], id="zmq"),
+        pytest.param(["memory", "memory-inline", "memory-aio"], id="memory"),
+    ],
+)
+def test_every_row_runs(subjects: list[str]) -> None:
+    """Each row does its work between real processes, every answer is checked, and the report can be made."""
     run = Run(rounds=1, seconds=0.01)
     try:
-        for row, subjects in rounds.chosen(["pyzmq", "pyzmq-aio"]).items():
-            run.measure(next(known for known in ROWS if known.name == row), subjects)
+        for row, found in rounds.chosen(subjects).items():
+            run.measure(next(known for known in ROWS if known.name == row), found)
     finally:
         run.stop()
     failures = [cell.failure for cells in run.results.cells.values() for cell in cells.values() if cell.failure]
     assert failures == []
     about = report.settings(1, 0.01)
-    assert "bare pyzmq" in report.as_text(about, run.results, [])
-    assert report.as_json(about, run.results, [], None)["rows"]["threads"]["pyzmq"]["medians"]["per_s"] > 0
+    assert load(subjects[0]).title in report.as_text(about, run.results, [])
+    assert report.as_json(about, run.results, [], None)["rows"]["threads"][subjects[0]]["medians"]["per_s"] > 0
