@@ -29,7 +29,8 @@ from messaging.drivers.zmq.frames import (
 )
 from messaging.drivers.zmq.inbox import Inbox
 from messaging.drivers.zmq.link import Link
-from messaging.drivers.zmq.reading import NOBLOCK, SNDMORE, read_messages
+from messaging.drivers.zmq.peer import Receive
+from messaging.drivers.zmq.reading import NOBLOCK, SNDMORE, read_router, send
 from messaging.drivers.zmq.runtime import Runtime
 from messaging.errors import ConnectionLost, DecodeError
 
@@ -61,21 +62,18 @@ class Caller(Link):
         """See Link."""
         router = self.router
         try:
-            router.send(self.routing, SNDMORE)
+            send(router, self.routing, SNDMORE)
         except zmq.Again:
             return False
-        router.send(frame, SNDMORE if bodies else NOBLOCK)
+        send(router, frame, SNDMORE if bodies else NOBLOCK)
         for position, body in enumerate(bodies, 1):
-            router.send(body, SNDMORE if position < len(bodies) else NOBLOCK, False)
+            send(router, body, SNDMORE if position < len(bodies) else NOBLOCK, False)
         self.waiter.touch(router)
         return True
 
 
 class CallersEvents(Protocol):
     """What the keeper of callers tells the connection."""
-
-    def batch_received(self, caller: Caller, batch: Batch, bodies: list[bytes]) -> None:
-        """A caller has sent messages or settlements."""
 
     def caller_lost(self, caller: Caller, error: Exception) -> None:
         """A caller is gone."""
@@ -84,10 +82,13 @@ class CallersEvents(Protocol):
 class Callers:
     """All callers of one connection, and the socket that they come through."""
 
-    def __init__(self, runtime: Runtime, inbox: Inbox, events: CallersEvents) -> None:
+    def __init__(self, runtime: Runtime, inbox: Inbox, events: CallersEvents, receive: Receive) -> None:
         self._runtime = runtime
         self._inbox = inbox
         self._events = events
+        self._receive = receive
+        self._several = False
+        """Whether the last turn brought more than one message."""
         self._router: zmq.Socket[bytes] | None = None
         self._callers: dict[bytes, Caller] = {}
         self._told = 0
@@ -114,8 +115,11 @@ class Callers:
         self._runtime.waiter.add(router, self._read)
 
     def _read(self) -> None:
-        if self._router is not None and read_messages(self._router, True, self._on_message):
-            self._runtime.waiter.touch(self._router)
+        router = self._router
+        if router is not None:
+            self._several = read_router(router, self._on_message, self._several) > 1
+            # What is left, or has just come, is found by the look at touched sockets.
+            self._runtime.waiter.touch(router)
 
     def _on_message(self, routing: bytes, data: bytes, bodies: list[bytes]) -> bool:
         try:
@@ -132,7 +136,7 @@ class Callers:
             caller.heard_at = self._runtime.now
             if frame.messages:
                 caller.last = max(caller.last, frame.messages[-1][0])
-            self._events.batch_received(caller, frame, bodies)
+            self._receive(caller, frame, bodies)
             if caller.overrun():
                 self._runtime.count("flooded")
                 self._drop(caller, "it reads no settlements")

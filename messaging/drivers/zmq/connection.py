@@ -59,9 +59,9 @@ class ZmqConnection:
         self._matchmaker = matchmaker
         self._inbox = Inbox(runtime)
         self._choices = Choices(services.random)
-        self._peers = Peers(runtime, matchmaker, self._choices, self)
+        self._peers = Peers(runtime, matchmaker, self._choices, self, self._receive)
         self._sender = Sender(runtime, self._choices, self._peers)
-        self._callers = Callers(runtime, self._inbox, self)
+        self._callers = Callers(runtime, self._inbox, self, self._receive)
         self._state: State | None = None
         self._requested: dict[Source, int] = {}
         """Sources to tell as subscribed, with the revision that has to be registered before."""
@@ -80,6 +80,7 @@ class ZmqConnection:
             raise Forked("a connection was inherited by a forked child; open a transport there")
         runtime = self._runtime
         news = self._news
+        waiting = timeout > 0.0
         runtime.turn += 1
         runtime.now = now = self._clock()
         if runtime.dirty:
@@ -99,9 +100,13 @@ class ZmqConnection:
             self._flush(runtime.now)
             if news.pending:
                 news.tell(self._events)
-        self._ready = self._waiter.ready()
-        if self._ready or runtime.dirty or news.pending:
+        if runtime.dirty or news.pending:
             return 0.0
+        if not waiting:
+            # Whoever waits elsewhere, on the descriptor, has to know what the descriptor does not show.
+            self._ready = self._waiter.ready()
+            if self._ready:
+                return 0.0
         return runtime.due - runtime.now if runtime.due > runtime.now else 0.0
 
     def _read(self, timeout: float) -> None:
@@ -278,8 +283,7 @@ class ZmqConnection:
         """See PeersEvents; acted upon when whoever told it has finished."""
         self._members_changed = True
 
-    def batch_received(self, link: Link, batch: Batch, bodies: list[bytes]) -> None:
-        """See PeersEvents and CallersEvents."""
+    def _receive(self, link: Link, batch: Batch, bodies: list[bytes]) -> None:
         if batch.accepted or batch.refused:
             self._sender.settled(link, batch)
         if batch.messages:

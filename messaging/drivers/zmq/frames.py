@@ -87,6 +87,8 @@ class Batch(msgspec.Struct, array_like=True, tag=0):
     messages: list[Message]
     accepted: list[int] = []
     refused: list[tuple[int, int, str]] = []
+    bodies: int = 0
+    """How many frames follow."""
 
 
 class Hello(msgspec.Struct, array_like=True, tag=1):

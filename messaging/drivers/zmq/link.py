@@ -184,7 +184,7 @@ class Link:
             if size >= _BATCH_BYTES or len(messages) >= most or len(bodies) >= _BATCH_BODIES:
                 break
         if messages or self.accepted or self.refused:
-            frame = _encode_batch(messages, self.accepted, self.refused)
+            frame = _encode_batch(messages, self.accepted, self.refused, len(bodies))
             if len(frame) > ENVELOPE and messages:
                 if len(messages) > 1:
                     # Headers are large here: one message at a time, so that one that is too large harms no other.
@@ -223,9 +223,11 @@ class Link:
         return queue
 
 
-def _encode_batch(messages: list[Message], accepted: list[int], refused: list[tuple[int, int, str]]) -> bytes:
-    if refused:
-        return encode((0, messages, accepted, refused))
+def _encode_batch(
+    messages: list[Message], accepted: list[int], refused: list[tuple[int, int, str]], bodies: int
+) -> bytes:
+    if refused or bodies:
+        return encode((0, messages, accepted, refused, bodies))
     return encode((0, messages, accepted)) if accepted else encode((0, messages))
 
 

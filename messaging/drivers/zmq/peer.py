@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import zmq
@@ -27,7 +28,7 @@ from messaging.drivers.zmq.frames import (
     sources_from_rows,
 )
 from messaging.drivers.zmq.link import Link
-from messaging.drivers.zmq.reading import NOBLOCK, SNDMORE, read_messages
+from messaging.drivers.zmq.reading import NOBLOCK, SNDMORE, read_bodies, read_dealer, send
 from messaging.drivers.zmq.runtime import Runtime
 from messaging.errors import AuthFailed, ConnectFailed, DecodeError, ServerLost
 from messaging.matchmaker.base import Record
@@ -36,7 +37,7 @@ from messaging.message import CORRELATION_ID, MESSAGE_ID, Outgoing, Source
 if TYPE_CHECKING:
     from messaging.drivers.zmq.choices import Choice
 
-__all__ = ["Peer", "PeerEvents", "PeerState"]
+__all__ = ["Peer", "PeerEvents", "PeerState", "Receive"]
 
 _EVENTS = int(
     zmq.Event.HANDSHAKE_SUCCEEDED
@@ -47,6 +48,12 @@ _EVENTS = int(
     | zmq.Event.CLOSED
 )
 _EVENT = struct.Struct("=hi")
+
+
+_NO_BODIES: list[bytes] = []
+
+Receive = Callable[[Link, Batch, list[bytes]], None]
+"""Takes what a process has sent: the batch, and the frames of large bodies."""
 
 
 class PeerState(enum.Enum):
@@ -72,9 +79,6 @@ class PeerEvents(Protocol):
     def peer_sources_changed(self, peer: Peer) -> None:
         """It serves something else than before."""
 
-    def peer_batch(self, peer: Peer, batch: Batch, bodies: list[bytes]) -> None:
-        """It has sent messages or settlements."""
-
     def peer_down(self, peer: Peer, error: Exception, processed: int | None) -> None:
         """It is gone, or the attempt failed; the socket is closed. `processed`: it will never look at what came
         after.
@@ -87,7 +91,9 @@ class Peer(Link):
     __slots__ = (
         "_monitor",
         "_reader",
+        "_receive",
         "_runtime",
+        "_several",
         "_socket",
         "_watcher",
         "awaited",
@@ -107,7 +113,7 @@ class Peer(Link):
         "wanted",
     )
 
-    def __init__(self, runtime: Runtime, record: Record, events: PeerEvents) -> None:
+    def __init__(self, runtime: Runtime, record: Record, events: PeerEvents, receive: Receive) -> None:
         super().__init__(record.instance if record.incarnate else "", -1.0)
         self._runtime = runtime
         self.record = record
@@ -135,6 +141,9 @@ class Peer(Link):
         self.failure: Exception | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
+        self._receive = receive
+        self._several = False
+        """Whether the last turn brought more than one message."""
         self._reader = self._read
         self._watcher = self._watch
 
@@ -156,11 +165,10 @@ class Peer(Link):
         if call.reply_to:
             self.awaited[call.headers.get(MESSAGE_ID)] = call.deadline
 
-    def answered(self, batch: Batch) -> None:
+    def _answered(self, batch: Batch) -> None:
         """Messages have come, answers perhaps."""
-        if self.awaited:
-            for message in batch.messages:
-                self.awaited.pop(message[4].get(CORRELATION_ID), None)
+        for message in batch.messages:
+            self.awaited.pop(message[4].get(CORRELATION_ID), None)
 
     def resolve(self, now: float) -> float:
         """Wait for the name to be resolved; the return value is the mark of this attempt."""
@@ -228,11 +236,11 @@ class Peer(Link):
         if socket is None:
             return False
         try:
-            socket.send(frame, SNDMORE if bodies else NOBLOCK)
+            send(socket, frame, SNDMORE if bodies else NOBLOCK)
         except zmq.Again:
             return False
         for position, body in enumerate(bodies, 1):
-            socket.send(body, SNDMORE if position < len(bodies) else NOBLOCK, False)
+            send(socket, body, SNDMORE if position < len(bodies) else NOBLOCK, False)
         self._runtime.waiter.touch(socket)
         return True
 
@@ -265,7 +273,7 @@ class Peer(Link):
                 self.fail(ConnectFailed(f"{self.place} broke off the greeting; it may not speak ZeroMQ"))
         elif event == zmq.Event.DISCONNECTED:
             # What arrived before the end still counts.
-            self._read()
+            self._read_out()
             if self._socket is not None:
                 if self.state in (PeerState.READY, PeerState.FULL):
                     self.fail(ServerLost(f"the connection to {self.place} broke"))
@@ -286,11 +294,19 @@ class Peer(Link):
             self.fail(ConnectFailed(f"{self.place} took no greeting"))
 
     def _read(self) -> None:
-        if self._socket is not None and read_messages(self._socket, False, self._on_message):
-            # More than one turn's worth.
-            self._runtime.waiter.touch(self._socket)
+        socket = self._socket
+        if socket is not None:
+            self._several = read_dealer(socket, self._on_message, self._several) > 1
+            if self._socket is socket:
+                # What is left, or has just come, is found by the look at touched sockets.
+                self._runtime.waiter.touch(socket)
 
-    def _on_message(self, _identity: bytes, data: bytes, bodies: list[bytes]) -> bool:
+    def _read_out(self) -> None:
+        """Read everything that arrived before the end."""
+        while self._socket is not None and read_dealer(self._socket, self._on_message, True):
+            pass
+
+    def _on_message(self, data: bytes) -> bool:
         """Handle one ZeroMQ message; False when the socket is gone by it."""
         try:
             frame = decode(data)
@@ -298,7 +314,11 @@ class Peer(Link):
             self._runtime.count("undecodable")
             return True
         if type(frame) is Batch:
-            self.events.peer_batch(self, frame, bodies)
+            socket = self._socket
+            bodies = read_bodies(socket) if frame.bodies and socket is not None else _NO_BODIES
+            if self.awaited:
+                self._answered(frame)
+            self._receive(self, frame, bodies)
         elif type(frame) is Welcome:
             self._on_welcome(frame)
         elif type(frame) is Table:

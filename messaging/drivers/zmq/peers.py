@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from messaging.drivers.zmq.choices import Choice, Choices
-from messaging.drivers.zmq.frames import Batch
-from messaging.drivers.zmq.peer import Peer, PeerState
+from messaging.drivers.zmq.peer import Peer, PeerState, Receive
 from messaging.drivers.zmq.runtime import Runtime
 from messaging.errors import ConnectFailed
 from messaging.matchmaker.base import Matchmaker, Record
@@ -33,9 +32,6 @@ class PeersEvents(Protocol):
     def members_changed(self) -> None:
         """Who can be reached, or who serves what, is not what it was."""
 
-    def batch_received(self, peer: Peer, batch: Batch, bodies: list[bytes]) -> None:
-        """A peer has sent messages or settlements."""
-
     def peer_lost(self, peer: Peer, error: Exception, processed: int | None) -> None:
         """A peer that was ready is gone. `processed`: it will never look at what came after."""
 
@@ -46,11 +42,14 @@ class PeersEvents(Protocol):
 class Peers:
     """All peers of one connection."""
 
-    def __init__(self, runtime: Runtime, matchmaker: Matchmaker, choices: Choices, events: PeersEvents) -> None:
+    def __init__(
+        self, runtime: Runtime, matchmaker: Matchmaker, choices: Choices, events: PeersEvents, receive: Receive
+    ) -> None:
         self._runtime = runtime
         self._matchmaker = matchmaker
         self._choices = choices
         self._events = events
+        self._receive = receive
         self._peers: dict[str, Peer] = {}
         self._table: Mapping[str, Record] | None = None
         self._unknown = False
@@ -78,7 +77,7 @@ class Peers:
         for instance, record in records.items():
             known = self._peers.get(instance)
             if known is None:
-                self._peers[instance] = Peer(self._runtime, record, self)
+                self._peers[instance] = Peer(self._runtime, record, self, self._receive)
             elif record.revision > known.revision:
                 known.revision = record.revision
                 known.sources = record.sources
@@ -199,10 +198,6 @@ class Peers:
         """See PeerEvents."""
         self._unknown = any(found.sources is None for found in self._peers.values())
         self._rebuild()
-
-    def peer_batch(self, peer: Peer, batch: Batch, bodies: list[bytes]) -> None:
-        """See PeerEvents."""
-        self._events.batch_received(peer, batch, bodies)
 
     def peer_down(self, peer: Peer, error: Exception, processed: int | None) -> None:
         """See PeerEvents."""

@@ -77,34 +77,33 @@ class Sender:
     # Choosing
 
     def publish(self, outgoing: Outgoing) -> None:
-        """Queue a message where it goes; the hot path is its first half."""
-        choice = self._choices.one_of.get(outgoing.route)
+        """Queue a message where it goes; the hot paths come first."""
+        route = outgoing.route
+        if route[0] is RouteKind.REPLY:
+            link = self._runtime.links.get(route[4])
+            if link is None:
+                self._end(outgoing, None, NoRoute("whoever is to get this message is not connected any more"))
+                return
+            link.queue.append((outgoing, REPLIES, outgoing))
+            if not link.dirty:
+                self._runtime.mark(link)
+            return
+        choice = self._choices.one_of.get(route)
         if choice is not None and choice.ready:
             candidate = choice.pick()
             if candidate is not None:
-                link = candidate[0]
-                link.queue.append((outgoing, candidate[1], outgoing))
-                if not link.dirty:
-                    link.dirty = True
-                    self._runtime.dirty.append(link)
+                peer = candidate[0]
+                peer.queue.append((outgoing, candidate[1], outgoing))
+                if not peer.dirty:
+                    self._runtime.mark(peer)
                 if choice.sparse:
                     self._peers.spread(choice, self._runtime.now)
                 return
-        kind = outgoing.route.kind
-        if kind is RouteKind.REPLY:
-            self._reply(outgoing)
-        elif kind is RouteKind.ALL or kind is RouteKind.POOLS:
+        kind = route[0]
+        if kind is RouteKind.ALL or kind is RouteKind.POOLS:
             self._copy(outgoing, self._runtime.now)
         else:
             self._place(outgoing, self._runtime.now)
-
-    def _reply(self, outgoing: Outgoing) -> None:
-        link = self._runtime.links.get(outgoing.route.address)
-        if link is None:
-            self._end(outgoing, None, NoRoute("whoever is to get this message is not connected any more"))
-            return
-        link.queue.append((outgoing, REPLIES, outgoing))
-        self._runtime.mark(link)
 
     def _copy(self, outgoing: Outgoing, now: float, since: float | None = None) -> None:
         """Make a copy for each server or pool."""
@@ -376,7 +375,7 @@ class Sender:
             if item not in self._refusals or outgoing_of(item).withdrawn:
                 self._refusals.pop(item, None)
             elif outgoing_of(item).route.kind is RouteKind.REPLY:
-                self._reply(outgoing_of(item))
+                self.publish(outgoing_of(item))
             else:
                 self._place(item, now)
         while self._groups and (self._groups[0][0] <= now or self._groups[0][2].ended):
