@@ -8,21 +8,22 @@ documentation, so that the two cannot differ.
 from __future__ import annotations
 
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
 from messaging.errors import ConfigError
 
-__all__ = ["OptionInfo", "build_settings", "describe_options", "nearest"]
+__all__ = ["OptionInfo", "build_settings", "describe_options", "is_secret", "nearest"]
 
 T = TypeVar("T")
 _NOT_OPTIONS = frozenset({"url", "credentials"})
-_TRUE = frozenset({"1", "true", "yes", "on"})
-_FALSE = frozenset({"0", "false", "no", "off"})
+_SWITCHES = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
+_SECRETS = ("password", "passwd", "passphrase", "secret", "token", "credential", "key")
 
 
 class OptionInfo(NamedTuple):
@@ -38,6 +39,11 @@ def nearest(name: str, known: Sequence[str]) -> str:
     """Return ` - did you mean 'x'?` for the closest known spelling, or nothing."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f" - did you mean {close[0]!r}?" if close else ""
+
+
+def is_secret(name: str) -> bool:
+    """Whether the value of an option must not be shown, judged by its name; rather one too many."""
+    return any(word in name.lower() for word in _SECRETS)
 
 
 def _unwrap(annotation: Any) -> tuple[Any, msgspec.Meta | None]:
@@ -78,21 +84,28 @@ def describe_options(table: type[Any]) -> Iterator[OptionInfo]:
         inner, meta = _unwrap(hints[field.name])
         default = None if field.default is msgspec.NODEFAULT else field.default
         description = (meta.description if meta is not None else None) or ""
-        yield OptionInfo(field.encode_name, _allowed(inner, meta), default, description)
+        yield OptionInfo(field.name, _allowed(inner, meta), default, description)
+
+
+def _is_bool(annotation: Any) -> bool:
+    inner, _ = _unwrap(annotation)
+    if typing.get_origin(inner) in (typing.Union, types.UnionType):
+        return all(_is_bool(part) for part in typing.get_args(inner) if part is not type(None))
+    return inner is bool
 
 
 def _convert(name: str, value: Any, annotation: Any, info: OptionInfo, origin: str) -> Any:
-    inner, _ = _unwrap(annotation)
-    if inner is bool and isinstance(value, str):
-        word = value.strip().lower()
-        if word not in _TRUE | _FALSE:
-            raise ConfigError(f"option {name!r} ({origin}) must be {info.allowed}, not {value!r}")
-        return word in _TRUE
+    if isinstance(value, str) and _is_bool(annotation):
+        value = _SWITCHES.get(value.strip().lower(), value)
     try:
-        return msgspec.convert(value, annotation, strict=False)
-    except msgspec.ValidationError as error:
-        shown = "***" if any(word in name for word in ("password", "secret", "token")) else repr(value)
-        raise ConfigError(f"option {name!r} ({origin}) must be {info.allowed}, not {shown}") from error
+        converted = msgspec.convert(value, annotation, strict=False)
+        if not isinstance(converted, float) or math.isfinite(converted):
+            return converted
+    except msgspec.ValidationError:
+        # Said below, with the option's name; its own text knows neither that nor how an option is written.
+        pass
+    shown = "the value given" if is_secret(name) else repr(value)
+    raise ConfigError(f"option {name!r} ({origin}) must be {info.allowed}, not {shown}")
 
 
 def build_settings(table: type[T], layers: Sequence[tuple[str, Mapping[str, Any]]], **fixed: Any) -> T:
@@ -108,6 +121,10 @@ def build_settings(table: type[T], layers: Sequence[tuple[str, Mapping[str, Any]
         for name, value in options.items():
             if name not in known:
                 listed = ", ".join(sorted(known)) or "none"
-                raise ConfigError(f"unknown option {name!r} ({origin}){nearest(name, list(known))} Options: {listed}")
+                raise ConfigError(f"unknown option {name!r} ({origin}){nearest(name, list(known))}; options: {listed}")
             values[name] = _convert(name, value, hints[name], known[name], origin)
+    fields: Sequence[Any] = msgspec.structs.fields(cast("type[msgspec.Struct]", table))
+    for field in fields:
+        if field.required and field.name in known and field.name not in values:
+            raise ConfigError(f"option {field.name!r} is required: {known[field.name].allowed}")
     return table(**values, **fixed)
