@@ -35,7 +35,7 @@ _BUILT_IN = {
 _registered: dict[str, Driver] = {}
 
 
-def register_driver(scheme: str, driver: Driver | type[Driver]) -> Callable[[], None]:
+def register_driver(scheme: str, driver: Driver | Callable[[], Driver]) -> Callable[[], None]:
     """Serve a URL scheme in this process by a driver that no distribution names; returns a function that takes it back.
 
     It goes before entry points. Raises ConfigError for a scheme that is built in, or that another driver has already.
