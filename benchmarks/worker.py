@@ -157,10 +157,16 @@ def _answer(channel: IO[str], act: Callable[[], Any]) -> bool:
     except Exception as error:
         # The parent prints the short form beside the row; the long one goes to the stream that it keeps for failures.
         traceback.print_exc()
-        line = {"error": f"{type(error).__name__}: {error}"}
+        line = {"error": _told(error)}
     channel.write(json.dumps(line) + "\n")
     channel.flush()
     return "result" in line
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return f"{error}, the first: {_told(error.exceptions[0])}"
+    return f"{type(error).__name__}: {error}"
 
 
 def main(name: str, role: str, place: str, argument: str) -> None:
