@@ -15,6 +15,7 @@ from messaging.drivers.base import Capabilities, Connection, ConnectionEvents, R
 from messaging.drivers.zmq.addresses import check_addresses
 from messaging.drivers.zmq.connection import ZmqConnection
 from messaging.drivers.zmq.options import ZmqSettings
+from messaging.drivers.zmq.security import load_keys
 from messaging.errors import ConfigError, InvalidUrl
 from messaging.matchmaker.base import Matchmaker
 from messaging.matchmaker.local import LocalMatchmaker
@@ -33,7 +34,8 @@ class Driver:
     options: type[Any] = ZmqSettings
 
     def capabilities(self, settings: ZmqSettings) -> Capabilities:
-        """See Driver. Raises ConfigError for addresses that would be unsafe or useless."""
+        """See Driver. Raises ConfigError for keys and addresses that would be unsafe or useless."""
+        load_keys(settings)
         check_addresses(settings, spans_machines=_matchmaker(settings).spans_machines)
         return Capabilities(
             fanout="live",

@@ -32,6 +32,7 @@ from messaging.drivers.zmq.link import Link
 from messaging.drivers.zmq.peer import Receive
 from messaging.drivers.zmq.reading import NOBLOCK, SNDMORE, read_router, send
 from messaging.drivers.zmq.runtime import Runtime
+from messaging.drivers.zmq.security import Authenticator
 from messaging.errors import ConnectionLost, DecodeError
 
 __all__ = ["Caller", "Callers", "CallersEvents"]
@@ -90,6 +91,7 @@ class Callers:
         self._several = False
         """Whether the last turn brought more than one message."""
         self._router: zmq.Socket[bytes] | None = None
+        self._authenticator: Authenticator | None = None
         self._callers: dict[bytes, Caller] = {}
         self._told = 0
         """The revision that callers know."""
@@ -106,10 +108,15 @@ class Callers:
         # Without this a message for somebody who is gone vanishes; with it the send fails.
         router.router_mandatory = True
         router.backlog = 1024
+        runtime = self._runtime
+        if runtime.keys is not None:
+            self._authenticator = Authenticator(runtime.context, runtime.keys, runtime.waiter, self._count_refusal)
+            runtime.keys.protect_server(router)
         try:
             self.endpoint = bind_somewhere(router, self._runtime.settings, self._runtime.random)
         except BaseException:
             router.close(0)
+            self._close_authenticator()
             raise
         self._router = router
         self._runtime.waiter.add(router, self._read)
@@ -243,3 +250,12 @@ class Callers:
         self._runtime.waiter.remove(self._router)
         self._router.close(int(self._runtime.settings.linger * 1000))
         self._router = None
+        self._close_authenticator()
+
+    def _count_refusal(self) -> None:
+        self._runtime.count("refused_keys")
+
+    def _close_authenticator(self) -> None:
+        if self._authenticator is not None:
+            self._authenticator.close()
+            self._authenticator = None

@@ -24,7 +24,6 @@ from messaging.drivers.zmq.peer import Peer
 from messaging.drivers.zmq.peers import Peers
 from messaging.drivers.zmq.runtime import Runtime
 from messaging.drivers.zmq.sender import Sender
-from messaging.drivers.zmq.waiter import Handler
 from messaging.errors import Cancelled, Closed, ConnectFailed, ConnectionLost, Delivered, Forked
 from messaging.matchmaker.base import Matchmaker, Record
 from messaging.message import Delivery, Outcome, Source, SourceKind
@@ -60,13 +59,13 @@ class ZmqConnection:
         self._inbox = Inbox(runtime)
         self._choices = Choices(services.random)
         self._peers = Peers(runtime, matchmaker, self._choices, self, self._receive)
+        self._resolved = self._peers.resolved
         self._sender = Sender(runtime, self._choices, self._peers)
         self._callers = Callers(runtime, self._inbox, self, self._receive)
         self._state: State | None = None
         self._requested: dict[Source, int] = {}
         """Sources to tell as subscribed, with the revision that has to be registered before."""
         self._failed: list[tuple[Item, Exception]] = []
-        self._ready: list[Handler] = []
         self._members_changed = False
         self._closing_until = math.inf
         self._terminated = False
@@ -89,39 +88,28 @@ class ZmqConnection:
             self._tick(now)
             if self._state is State.CLOSED:
                 return math.inf
-        if news.pending or self._ready:
+        if news.pending:
             timeout = 0.0
         elif timeout > runtime.due - now:
             timeout = runtime.due - now
-        self._read(timeout)
+        handlers = self._waiter.wait(timeout)
+        runtime.now = self._clock()
+        for handler in handlers:
+            handler()
+        if self._resolved:
+            self._peers.collect(runtime.now)
+        if self._members_changed:
+            self._decide()
         if news.pending:
             news.tell(self._events)
         if runtime.dirty:
             self._flush(runtime.now)
             if news.pending:
                 news.tell(self._events)
-        if runtime.dirty or news.pending:
+        # Whoever waits elsewhere, on the descriptor, has to know what the descriptor does not show.
+        if runtime.dirty or news.pending or (not waiting and self._waiter.look()):
             return 0.0
-        if not waiting:
-            # Whoever waits elsewhere, on the descriptor, has to know what the descriptor does not show.
-            self._ready = self._waiter.ready()
-            if self._ready:
-                return 0.0
         return runtime.due - runtime.now if runtime.due > runtime.now else 0.0
-
-    def _read(self, timeout: float) -> None:
-        """Wait once, and let whoever has something read it."""
-        handlers, self._ready = self._ready, []
-        for handler in handlers:
-            handler()
-        handlers = self._waiter.wait(timeout)
-        self._runtime.now = self._clock()
-        for handler in handlers:
-            handler()
-        if self._peers.resolved:
-            self._peers.collect(self._runtime.now)
-        if self._members_changed:
-            self._decide()
 
     def wake(self) -> None:
         """See Connection."""

@@ -18,8 +18,6 @@ from messaging.drivers.zmq.news import News
 from messaging.errors import DeadlineExceeded, Delivered, TooLarge
 from messaging.message import Delivery, Outgoing, RouteKind, Stage
 
-_DONE, _STOPPED = -1, -2
-"""Where to go on: nowhere, because all is written, or because the socket takes no more."""
 _REPLY = RouteKind.REPLY
 _WRITTEN = Stage.WRITTEN
 
@@ -122,42 +120,62 @@ class Link:
 
         Returns False when the socket took no more; the rest stays queued then. Raises zmq.ZMQError when it never will.
         """
-        if self.refused or self.accepted or self.queue:
-            position, most = 0, _BATCH_RECORDS
-            while position >= 0:
-                position, most = self._flush_some(position, most, now, address, news, failed)
-            if position == _STOPPED:
-                return False
-        self.queue.clear()
         self.active_at = now
+        most = _BATCH_RECORDS
+        while self.queue or self.accepted or self.refused:
+            messages: list[Message] = []
+            bodies: list[bytes] = []
+            position = self._collect(messages, bodies, most, now, address, failed)
+            frame = _encode_batch(messages, self.accepted, self.refused, len(bodies))
+            if len(frame) > ENVELOPE and messages:
+                self._take_back(messages, position)
+                if len(messages) == 1:
+                    failed.append((self.queue.pop(0)[2], _headers_too_large(len(frame))))
+                # Headers are large here: one message at a time, so that one that is too large harms no other.
+                most = 1
+                continue
+            sent = False
+            try:
+                sent = not (messages or self.accepted or self.refused) or self.send_frames(frame, bodies)
+            finally:
+                if not sent:
+                    self._take_back(messages, position)
+            if not sent:
+                return False
+            if position == len(self.queue):
+                self.queue.clear()
+            else:
+                del self.queue[:position]
+            if self.settling:
+                news.settled += self.settling
+                news.pending = True
+                self.settling, self.accepted = [], []
+            if self.refused:
+                self.refused = []
         return True
 
-    def _flush_some(
-        self, start: int, most: int, now: float, address: str, news: News, failed: list[tuple[Item, Exception]]
-    ) -> tuple[int, int]:
-        """Write one ZeroMQ message of up to `most` records from the queue on; return where to go on, and with how many.
-
-        One long function, because it runs once per turn and link, and a call costs as much as its steps.
-        """
-        queue = self.queue
-        position = start
+    def _collect(
+        self,
+        messages: list[Message],
+        bodies: list[bytes],
+        most: int,
+        now: float,
+        address: str,
+        failed: list[tuple[Item, Exception]],
+    ) -> int:
+        """Make records of the first messages of the queue and note what awaits settlement; return how many it was."""
         sequence = self.sequence
+        unsettled = self.unsettled
+        peer = self.address
         limit = self.limit
         inline = limit if 0 < limit < INLINE else INLINE
-        peer = self.address
-        size = 0
-        messages: list[Message] = []
-        noted: list[tuple[int, Item]] = []
-        written: list[Outgoing] = []
-        bodies: list[bytes] = []
-        hopeless: list[tuple[Item, Exception]] = []
-        for outgoing, subscription, item in queue[start:] if start else queue:
+        size = position = 0
+        for outgoing, subscription, item in self.queue:
             position += 1
-            if outgoing.withdrawn:
-                continue
             deadline = outgoing.deadline
-            if deadline and deadline <= now:
-                hopeless.append((item, _expired()))
+            if outgoing.withdrawn or (deadline and deadline <= now):
+                if not outgoing.withdrawn:
+                    failed.append((item, _expired()))
                 continue
             reply_to = outgoing.reply_to
             remaining = deadline - now if outgoing.budget and deadline else None
@@ -167,7 +185,7 @@ class Link:
             length = len(body)
             if length > inline:
                 if limit and length > limit:
-                    hopeless.append((item, _too_large(length, limit)))
+                    failed.append((item, _too_large(length, limit)))
                     continue
                 bodies.append(body)
                 body = len(bodies)
@@ -176,38 +194,33 @@ class Link:
             flags = WANTS_REPLY if reply_to else 0
             if outgoing.confirm or outgoing.route[0] is not _REPLY:
                 sequence += 1
-                noted.append((sequence, item))
+                unsettled[sequence] = item
+                outgoing.taker = peer
                 messages.append((sequence, subscription, flags, remaining, outgoing.headers, body))
             else:
                 messages.append((0, subscription, flags, remaining, outgoing.headers, body))
-            written.append(outgoing)
+            outgoing.stage = _WRITTEN
             if size >= _BATCH_BYTES or len(messages) >= most or len(bodies) >= _BATCH_BODIES:
                 break
-        if messages or self.accepted or self.refused:
-            frame = _encode_batch(messages, self.accepted, self.refused, len(bodies))
-            if len(frame) > ENVELOPE and messages:
-                if len(messages) > 1:
-                    # Headers are large here: one message at a time, so that one that is too large harms no other.
-                    return start, 1
-                failed += hopeless
-                failed.append((queue[position - 1][2], _headers_too_large(len(frame))))
-                return position if position < len(queue) else _DONE, most
-            if not self.send_frames(frame, bodies):
-                del queue[:start]
-                return _STOPPED, most
-            self.sequence = sequence
-            self.unsettled.update(noted)
-            for outgoing in written:
-                outgoing.stage = _WRITTEN
-                outgoing.taker = peer
-            if self.settling:
-                news.settled += self.settling
-                news.pending = True
-                self.settling, self.accepted, self.refused = [], [], []
-            elif self.refused:
-                self.refused = []
-        failed += hopeless
-        return position if position < len(queue) else _DONE, most
+        self.sequence = sequence
+        return position
+
+    def _take_back(self, messages: list[Message], position: int) -> None:
+        """Undo what was noted for messages that were not written after all, and leave only those in front of the
+        queue.
+        """
+        for message in messages:
+            if message[0]:
+                self.unsettled.pop(message[0], None)
+        tried = self.queue[:position]
+        del self.queue[:position]
+        kept = []
+        for outgoing, subscription, item in tried:
+            # What was passed over (expired, withdrawn, too large) has not been marked.
+            if outgoing.stage is _WRITTEN and not outgoing.withdrawn:
+                outgoing.stage = None
+                kept.append((outgoing, subscription, item))
+        self.queue[:0] = kept
 
     def unfinished(self) -> bool:
         """Whether something is to be written, or somebody waits for the settlement of a message that has no other

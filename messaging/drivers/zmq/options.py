@@ -14,6 +14,10 @@ __all__ = ["ZmqSettings"]
 class ZmqSettings(Settings, frozen=True, kw_only=True):
     """One field per option."""
 
+    def __repr__(self) -> str:
+        # The generated one would show curve_key.
+        return f"{type(self).__name__}({self.url!r})"
+
     bind: Annotated[str, Meta(description="Address on which servers listen; anything but loopback needs CURVE")] = (
         "127.0.0.1"
     )

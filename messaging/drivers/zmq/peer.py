@@ -186,6 +186,8 @@ class Peer(Link):
         socket.routing_id = f"{runtime.identity}.{number}".encode()
         socket.reconnect_ivl = -1
         socket.ipv6 = "[" in endpoint
+        if runtime.keys is not None:
+            runtime.keys.protect_client(socket)
         self._monitor = socket.get_monitor_socket(_EVENTS, f"inproc://monitor-{number}")
         self._monitor.linger = 0
         self.state = PeerState.CONNECTING
@@ -258,7 +260,7 @@ class Peer(Link):
             self._on_monitor(event & 0xFFFF)
 
     def _on_monitor(self, event: int) -> None:
-        curve = bool(self._runtime.settings.curve_key)
+        curve = self._runtime.keys is not None
         if event == zmq.Event.HANDSHAKE_SUCCEEDED:
             self._greet()
         elif event == zmq.Event.HANDSHAKE_FAILED_AUTH:

@@ -57,7 +57,8 @@ class Peers:
         self._moving: set[Peer] = set()
         """Peers with something to look at in `tick`."""
         self._open: set[Peer] = set()
-        self._resolved: deque[tuple[Peer, float, str, BaseException | None]] = deque()
+        self.resolved: deque[tuple[Peer, float, str, BaseException | None]] = deque()
+        """What `collect` has to go on with; filled by other threads."""
         self._refreshed = -1
         self._next_sweep = 0.0
 
@@ -159,26 +160,21 @@ class Peers:
         attempt = peer.resolve(now)
 
         def done(result: Any, error: BaseException | None) -> None:
-            self._resolved.append((peer, attempt, result or "", error))
+            self.resolved.append((peer, attempt, result or "", error))
             self._runtime.waiter.wake()
 
         self._runtime.offload(lambda: _resolve(host, int(port)), done)
 
     def collect(self, now: float) -> None:
         """Go on with the names that have been resolved."""
-        while self._resolved:
-            peer, attempt, endpoint, error = self._resolved.popleft()
+        while self.resolved:
+            peer, attempt, endpoint, error = self.resolved.popleft()
             if peer.state is not PeerState.RESOLVING or peer.not_after != attempt:
                 continue
             if error is not None:
                 peer.fail(ConnectFailed(f"{peer.place} cannot be resolved: {error}"))
             else:
                 peer.connect(now, endpoint)
-
-    @property
-    def resolved(self) -> bool:
-        """Whether `collect` has something to do."""
-        return bool(self._resolved)
 
     # What peers tell
 

@@ -15,6 +15,7 @@ from messaging.drivers.base import Services
 from messaging.drivers.zmq.link import ENVELOPE, Link
 from messaging.drivers.zmq.news import News
 from messaging.drivers.zmq.options import ZmqSettings
+from messaging.drivers.zmq.security import load_keys
 from messaging.drivers.zmq.waiter import Waiter
 
 __all__ = ["Runtime"]
@@ -29,6 +30,7 @@ _COUNTS = (
     "reconnects",
     "failed_connects",
     "flooded",
+    "refused_keys",
     "dropped_replies",
 )
 
@@ -43,6 +45,8 @@ class Runtime:
         self.offload = services.offload
         self.identity = os.urandom(16).hex()
         """This incarnation: the reply address of the connection, and the instance of its record."""
+        self.keys = load_keys(settings)
+        """CURVE; None: plain."""
         self.waiter = Waiter()
         self.news = News()
         self.counts = dict.fromkeys(_COUNTS, 0)

@@ -38,6 +38,9 @@ class Waiter:
         self._handlers: dict[int, Handler] = {}
         self._sockets: dict[Socket[bytes], tuple[int, Handler]] = {}
         self._touched: set[Socket[bytes]] = set()
+        self._ready: list[Handler] = []
+        self.touch = self._touched.add
+        """Call it with a socket that was used: it has to be asked again."""
 
     def fileno(self) -> int:
         """The descriptor that is readable when `wait` would not block, if nothing is touched."""
@@ -57,31 +60,34 @@ class Waiter:
 
     def remove(self, socket: Socket[bytes]) -> None:
         """Stop watching; call it before the socket is closed, while it still has its descriptor."""
-        descriptor, _handler = self._sockets.pop(socket)
+        descriptor, handler = self._sockets.pop(socket)
         del self._handlers[descriptor]
         self._epoll.unregister(descriptor)
         self._touched.discard(socket)
+        if handler in self._ready:
+            self._ready.remove(handler)
 
-    def touch(self, socket: Socket[bytes]) -> None:
-        """The socket was used: it has to be asked again."""
-        self._touched.add(socket)
-
-    def ready(self) -> list[Handler]:
-        """The handlers of touched sockets that have messages; nothing is touched afterwards."""
+    def look(self) -> bool:
+        """Ask the touched sockets whether they have messages; those that have are returned by the next `wait`."""
         touched = self._touched
         if not touched:
-            return []
+            return bool(self._ready)
         found: list[tuple[Any, int]] = zmq_poll([(socket, _POLLIN) for socket in touched], 0)
         touched.clear()
-        sockets = self._sockets
-        return [sockets[socket][1] for socket, _event in found]
+        for socket, _event in found:
+            self._ready.append(self._sockets[socket][1])
+        return bool(self._ready)
 
     def wait(self, timeout: float) -> list[Handler]:
         """Wait up to `timeout` seconds, not at all if a touched socket has messages; return whom to call."""
-        handlers = self.ready()
-        events = self._epoll.poll(0 if handlers else timeout, _MOST)
+        if self._touched:
+            self.look()
+        handlers = self._ready
+        if handlers:
+            self._ready = []
+            timeout = 0.0
         known = self._handlers
-        for descriptor, _event in events:
+        for descriptor, _event in self._epoll.poll(timeout, _MOST):
             handler = known.get(descriptor)
             if handler is not None and handler not in handlers:
                 handlers.append(handler)
