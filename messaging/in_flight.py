@@ -15,7 +15,7 @@ __all__ = ["InFlight"]
 
 
 class InFlight:
-    """Counts beginnings and ends. One thread begins and waits; `ended` may be called from any."""
+    """Counts beginnings and ends. One thread at a time begins, one waits; `ended` may be called from any."""
 
     __slots__ = ("_begun", "_bell", "_count_end", "_ends", "_limit", "_room", "_wanted")
 
@@ -30,10 +30,14 @@ class InFlight:
 
     def begin(self, timeout: float) -> bool:
         """Count one more, waiting up to `timeout` seconds for room; False: none came, and nothing was counted."""
+        return self.try_begin() or (self._wait(self._begun - self._limit + 1, timeout) and self.try_begin())
+
+    def try_begin(self) -> bool:
+        """Count one more without waiting; False: there is no room."""
         if self._room == 0:
-            if not self._wait(self._begun - self._limit + 1, timeout):
-                return False
             self._room = self._limit - (self._begun - int(self._ends))
+            if self._room == 0:
+                return False
         self._room -= 1
         self._begun += 1
         return True

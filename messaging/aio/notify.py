@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
 
+from messaging.aio.deadletter import DeadLetters
 from messaging.aio.lifecycle import AsyncService
 from messaging.aio.transport import Transport
 from messaging.around import enter_async
@@ -22,9 +23,11 @@ from messaging.notify import (
     LEVELS,
     REQUEUE,
     CurrentEvent,
+    DeadLetter,
     Event,
     Filter,
     Log,
+    LogHandler,
     Messaging,
     Noop,
     Recording,
@@ -48,10 +51,13 @@ __all__ = [
     "REQUEUE",
     "BatchListener",
     "CurrentEvent",
+    "DeadLetter",
+    "DeadLetters",
     "Event",
     "Filter",
     "Listener",
     "Log",
+    "LogHandler",
     "Messaging",
     "Noop",
     "Notifier",
