@@ -18,14 +18,38 @@ from typing import Any
 __all__ = ["CoroutineJob", "CoroutineRunner", "LoopTasks"]
 
 
+class CoroutineJob:
+    """A coroutine to run: made late, so that one that never starts is never left unawaited.
+
+    The coroutine calls `begun` first, and `LoopTasks.ended` as the last thing that it does. That is told by the
+    coroutine itself because a callback of its task costs one more turn of the loop per job.
+    """
+
+    __slots__ = ("cancelled", "make", "started")
+
+    def __init__(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self.make = make
+        self.started = False
+        self.cancelled = False
+
+    def begun(self) -> bool:
+        """Say that it runs; False when it was cancelled before, and has nothing to do."""
+        self.started = True
+        return not self.cancelled
+
+
 class LoopTasks:
-    """Coroutines on one event loop, at most `slots` at a time; the others wait in order. `start` is thread-safe, `end`
-    is not.
+    """Coroutines on one event loop, at most `slots` at a time; the others wait in order. `start` and `cancel` are
+    thread-safe.
+
+    Each runs in a copy of the context in which this object was made, so that none sees the variables of the task that
+    happened to be running when its request came.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, slots: int) -> None:
         self._loop = loop
         self._slots = slots
+        self._context = contextvars.copy_context()
         self._parked: deque[CoroutineJob] = deque()
         self._tasks: dict[CoroutineJob, asyncio.Task[None]] = {}
 
@@ -39,58 +63,42 @@ class LoopTasks:
 
     def start_here(self, job: CoroutineJob) -> None:
         """The same, for callers on the loop itself: no wake-up."""
-        if job.cancelled:
-            return
         if len(self._tasks) >= self._slots:
             self._parked.append(job)
-            return
-        task = self._loop.create_task(job.run(), context=job.context)
-        self._tasks[job] = task
-        task.add_done_callback(lambda _: self._ended(job))
+        else:
+            self._tasks[job] = self._loop.create_task(job.make(), context=self._context.copy())
 
-    def _ended(self, job: CoroutineJob) -> None:
+    def ended(self, job: CoroutineJob) -> None:
+        """A coroutine is done: the next one may start. On the loop."""
         self._tasks.pop(job, None)
         if self._parked and len(self._tasks) < self._slots:
             self.start_here(self._parked.popleft())
 
     def cancel(self, job: CoroutineJob) -> None:
-        """Cancel a job, started or not; thread-safe."""
+        """Cancel a job, started or not."""
         job.cancelled = True
         self._loop.call_soon_threadsafe(self._cancel_here, job)
 
     def _cancel_here(self, job: CoroutineJob) -> None:
         task = self._tasks.get(job)
-        if task is not None:
+        # A task that is cancelled before its first step never runs, not even to say that it has ended.
+        if task is not None and job.started:
             task.cancel()
 
     async def end(self, until: float) -> bool:
         """Let what runs end until the monotonic time `until`, then cancel it; True when nothing had to be cancelled."""
-        left: set[asyncio.Task[None]] = set()
         while self._tasks:
-            _, left = await asyncio.wait(list(self._tasks.values()), timeout=max(0.0, until - time.monotonic()))
-            if left:
+            remaining = until - time.monotonic()
+            if remaining <= 0.0:
                 break
-        self._parked.clear()
-        for task in left:
-            task.cancel()
+            await asyncio.wait(list(self._tasks.values()), timeout=remaining)
+        left = dict(self._tasks)
+        for job in [*left, *self._parked]:
+            job.cancelled = True
+            self._cancel_here(job)
         if left:
-            await asyncio.wait(left, timeout=1.0)
+            await asyncio.wait(left.values(), timeout=1.0)
         return not left
-
-
-class CoroutineJob:
-    """One coroutine to run, in a context of its own."""
-
-    __slots__ = ("_make", "cancelled", "context")
-
-    def __init__(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._make = make
-        self.context = contextvars.copy_context()
-        self.cancelled = False
-
-    def run(self) -> Coroutine[Any, Any, None]:
-        """Make the coroutine; it is made late, so that one that never starts is never left unawaited."""
-        return self._make()
 
 
 class CoroutineRunner:
@@ -115,6 +123,10 @@ class CoroutineRunner:
         self._started().start(job)
 
     start_here = start
+
+    def ended(self, job: CoroutineJob) -> None:
+        """A coroutine is done; on the loop."""
+        self._started().ended(job)
 
     def cancel(self, job: CoroutineJob) -> None:
         """Cancel a job, started or not."""

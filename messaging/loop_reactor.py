@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import math
 import threading
 import time
@@ -40,6 +41,8 @@ class LoopReactor(Reactor):
         clock: Clock = time.monotonic,
     ) -> None:
         self._loop = loop
+        # The I/O of all tasks is done in here, so it runs in no task's context; and a given one is not copied per turn.
+        self._context = contextvars.Context()
         self._ident = threading.get_ident()
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
@@ -77,7 +80,7 @@ class LoopReactor(Reactor):
             self._loop.call_soon_threadsafe(self._start_watching)
 
     def _start_watching(self) -> None:
-        self._loop.add_reader(self._descriptor, self._turn)
+        self._context.run(self._loop.add_reader, self._descriptor, self._turn)
         self._turn()
 
     def publish(self, outgoing: Outgoing) -> None:
@@ -86,7 +89,7 @@ class LoopReactor(Reactor):
             self._inbox.append(outgoing)
             if not self._scheduled:
                 self._scheduled = True
-                self._loop.call_soon(self._turn)
+                self._loop.call_soon(self._turn, context=self._context)
         else:
             super().publish(outgoing)
 
@@ -96,7 +99,7 @@ class LoopReactor(Reactor):
             self._inbox.append(item)
             if not self._scheduled:
                 self._scheduled = True
-                self._loop.call_soon(self._turn)
+                self._loop.call_soon(self._turn, context=self._context)
             if self._finished:
                 self._refuse_inbox()
         else:
@@ -138,7 +141,7 @@ class LoopReactor(Reactor):
             self._sleeping = False
             if not self._scheduled:
                 self._scheduled = True
-                self._loop.call_soon(self._turn)
+                self._loop.call_soon(self._turn, context=self._context)
             return
         when = self._loop.time() + wait
         # A timer that fires early costs one empty turn; arming one per turn costs more than the turn.
@@ -146,7 +149,7 @@ class LoopReactor(Reactor):
             if self._timer is not None:
                 self._timer.cancel()
             self._timer_at = when
-            self._timer = self._loop.call_at(when, self._timer_fired)
+            self._timer = self._loop.call_at(when, self._timer_fired, context=self._context)
 
     def _timer_fired(self) -> None:
         self._timer = None

@@ -62,6 +62,8 @@ _log = logging.getLogger(__name__)
 _REPLY_LIFE = 60.0
 """Seconds for which an answer is worth delivering when the request carried no budget."""
 START_TIMEOUT = 30.0
+_MOST_ROUTES = 10_000
+"""Callers whose reply routes are remembered."""
 
 
 class ServerState(enum.Enum):
@@ -162,6 +164,7 @@ class ServerCore:
         self._tasks: CoroutineRunner | LoopTasks | None = None
         """Where coroutines run; set by the face, which alone imports asyncio."""
         self._on_loop = False
+        self._routes: dict[str, Route] = {}
         self._session: RpcSession
         self._monitor: Monitor
         self._forked_from: Any = None
@@ -170,6 +173,12 @@ class ServerCore:
 
     def _name(self) -> str:
         return f"server {self.target.server} of topic {self.target.topic}"
+
+    def __str__(self) -> str:
+        return self._name()
+
+    def __repr__(self) -> str:
+        return f"<{self._name()}: {self._state.value}>"
 
     def _open(self, on_started: Callable[[Exception | None], None]) -> None:
         """Subscribe to everything; `on_started` is called once, on the owner, when peers can reach it or when they will
@@ -214,8 +223,9 @@ class ServerCore:
         )
         self._news = _ReplyNews(self._count["undelivered_replies"].add)
         self._session.add_control(self)
-        window = self._inbox if reactor.capabilities.acceptance == "peer" else self._slots * 2
-        receive = self._receive_for_peer if reactor.capabilities.acceptance == "peer" else self._receive_for_backend
+        self._peer_settles = reactor.capabilities.acceptance == "peer"
+        window = self._inbox if self._peer_settles else self._slots * 2
+        receive = self._receive_for_peer if self._peer_settles else self._receive_for_backend
         for source in self._sources:
             self._consuming[source] = False
         for source in self._sources:
@@ -433,8 +443,16 @@ class ServerCore:
             self._run(item, invocation)
 
     async def _run_coroutine(self, item: InHand, invocation: Invocation) -> None:
-        if not self._too_late(item):
-            self._finish(item, await self._invoker.run_coroutine(invocation))
+        job, tasks = item.job, self._tasks
+        if job is None or tasks is None:
+            raise StateError("a coroutine was started without its job")
+        try:
+            if not job.begun():
+                self._finish(item, None)
+            elif not self._too_late(item):
+                self._finish(item, await self._invoker.run_coroutine(invocation))
+        finally:
+            tasks.ended(job)
 
     def _finish(self, item: InHand, body: bytes | None) -> None:
         """Take a request out of hand and answer it; any thread."""
@@ -445,20 +463,26 @@ class ServerCore:
             if item.late:
                 reactor.accept(delivery)
             if body is None:
-                if fresh and reactor.capabilities.acceptance == "peer":
+                if fresh and self._peer_settles:
                     reactor.accept(delivery)
             else:
                 self._count["answered"].add()
                 budget = _REPLY_LIFE if delivery.budget is None else delivery.budget
+                reply_to = delivery.reply_to
+                route = self._routes.get(reply_to)
+                if route is None:
+                    if len(self._routes) >= _MOST_ROUTES:
+                        self._routes.clear()
+                    route = self._routes[reply_to] = Route.reply(reply_to)
                 outgoing = Outgoing(
-                    Route(_REPLY, "", "", "", delivery.reply_to),
+                    route,
                     body,
                     {CORRELATION_ID: item.id},
                     self._news,
                     deadline=delivery.received + budget,
                     confirm=False,
                 )
-                if fresh and reactor.capabilities.acceptance == "peer":
+                if fresh and self._peer_settles:
                     reactor.answer(delivery, outgoing)
                 else:
                     reactor.publish(outgoing)
@@ -466,9 +490,6 @@ class ServerCore:
                 reactor.call_soon(self._fill)
         except Closed:
             self._count["undelivered_replies"].add()
-
-
-_REPLY = Route.reply("").kind
 
 
 def _with_ping(access: AccessPolicy) -> AccessPolicy:

@@ -38,6 +38,7 @@ DeliveryPolicy = Literal["at_most_once", "strict", "at_least_once"]
 DEFAULT_VERSION = "1.0"
 """Version of endpoints and requests that name none, as in the predecessor."""
 _EXPOSURE = "__messaging_exposure__"
+_decode_plain = msgspec.msgpack.Decoder().decode
 
 
 class Exposure(NamedTuple):
@@ -112,7 +113,7 @@ def ALL_METHODS(endpoint: Any, method: str) -> bool:  # noqa: N802 - it is passe
 class Signature:
     """The arguments of a method: how to check, convert and pass them. Thread-safe."""
 
-    __slots__ = ("_decoder", "_fields", "_keywords", "_optional", "names", "result")
+    __slots__ = ("_decoder", "_fields", "_keywords", "_optional", "_untyped", "names", "result")
 
     def __init__(self, function: Callable[..., Any], where: str) -> None:
         try:
@@ -155,6 +156,8 @@ class Signature:
                 )
         self.result = hints.get("return", Any)
         self._fields = tuple(name for name, *_ in fields)
+        untyped = all(annotation is Any for _, annotation, *_ in fields)
+        self._untyped = frozenset(self._fields) if untyped and not self._optional and not self._keywords else None
         # A method that takes **keywords decodes to a dict, and only its named arguments are converted.
         self._decoder = msgspec.msgpack.Decoder(
             msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=not self._keywords, gc=False)
@@ -163,6 +166,11 @@ class Signature:
     def decode(self, raw: msgspec.Raw) -> dict[str, Any]:
         """Decode the arguments of a request. Raises BadArguments, naming the one that does not fit."""
         try:
+            if self._untyped is not None:
+                plain = _decode_plain(raw)
+                if type(plain) is dict and plain.keys() == self._untyped:
+                    return plain
+                # Something is wrong with the names; the other way says what.
             values = self._decoder.decode(raw)
             arguments = {name: getattr(values, name) for name in self._fields}
             if self._optional:

@@ -79,9 +79,7 @@ class Invoker:
     def settles_late(self, item: InHand) -> bool:
         """Whether a request is for a method that is settled after it has returned."""
         try:
-            request = native.decode(item.delivery.body)
-            if not isinstance(request, native.Request):
-                return False
+            request = native.decode_request(item.delivery.body)
             method = self._dispatcher.find(request.namespace, request.interface, request.method)
         except Exception:
             # What is wrong with it is told when it runs.
@@ -93,9 +91,7 @@ class Invoker:
         delivery = item.delivery
         method: Method | None = None
         try:
-            request = native.decode(delivery.body)
-            if not isinstance(request, native.Request):
-                raise DecodeError("neither a call nor a cast")
+            request = native.decode_request(delivery.body)
             item.interval = request.monitor
             method = self._dispatcher.find(request.namespace, request.interface, request.method)
             if delivery.redelivered and method.delivery == "strict":

@@ -27,6 +27,9 @@ _log = logging.getLogger(__name__)
 REPLY_WINDOW = 100_000
 """Replies are never held back: each belongs to a call that this process made, so their number is bounded by its own
 doing."""
+_WATCH_EVERY = 0.5
+_LATE = 0.5
+"""Seconds by which a look at the signs of life may be late before this side's own pause is taken for the reason."""
 CANCEL_LIFE = 5.0
 """Seconds for which telling a server of a cancel is worth trying."""
 
@@ -215,6 +218,8 @@ class RpcSession:
         self._watching = False
         self._controls: list[ControlHandler] = []
         self._subscribed_at = 0.0
+        """Since when answers have been able to reach this side, without a gap."""
+        self._watch_due = 0.0
         operations.reactor.on_peer = self._peer_lost
         operations.reactor.subscribe(Source.reply(), REPLY_WINDOW, self._on_replies, self._on_reply_source)
 
@@ -318,11 +323,14 @@ class RpcSession:
             self._monitored[call.id] = call
             if not self._watching:
                 self._watching = True
-                self.operations.reactor.call_later(0.5, self._watch)
+                self._watch_later()
 
     def _watch(self) -> None:
         reactor = self.operations.reactor
         now = reactor.clock()
+        if now > self._watch_due + _LATE:
+            # This side was not running, so what was said meanwhile waits to be read: silence proves nothing yet.
+            self._subscribed_at = now
         for call in list(self._monitored.values()):
             # While answers could not reach this side, silence proves nothing.
             heard = max(call.heard, self._subscribed_at)
@@ -337,7 +345,12 @@ class RpcSession:
                 call.sent(call.outgoing, call.outgoing.stage, error, None)
         self._watching = bool(self._monitored)
         if self._watching:
-            reactor.call_later(0.5, self._watch)
+            self._watch_later()
+
+    def _watch_later(self) -> None:
+        reactor = self.operations.reactor
+        self._watch_due = reactor.clock() + _WATCH_EVERY
+        reactor.call_later(_WATCH_EVERY, self._watch)
 
     def _peer_lost(self, taker: str, error: Exception) -> None:
         for call in list(self._monitored.values()):

@@ -34,6 +34,7 @@ __all__ = [
     "Result",
     "decode",
     "decode_reply",
+    "decode_request",
     "encode",
     "kind_of",
 ]
@@ -146,6 +147,7 @@ class Notification(_Body, frozen=True, gc=False):
 
 _encoder = msgspec.msgpack.Encoder()
 encode_unchecked = _encoder.encode
+_REQUESTS = frozenset({int(Kind.CALL), int(Kind.CAST)})
 
 
 def encode(body: _Body) -> bytes:
@@ -198,6 +200,24 @@ def decode(body: bytes) -> Any:
             f"the message needs feature bits {value.features:#x}, which this version does not have; upgrade this side"
         )
     return value
+
+
+_decode_request = msgspec.msgpack.Decoder(Request).decode
+
+
+def decode_request(body: bytes) -> Request:
+    """Read a call or a cast; the short way for what servers get. Raises DecodeError."""
+    if kind_of(body) in _REQUESTS:
+        try:
+            request = _decode_request(body)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise DecodeError(f"malformed request: {error}") from error
+        if not request.features:
+            return request
+    other = decode(body)
+    if not isinstance(other, Request):
+        raise DecodeError("neither a call nor a cast")
+    return other
 
 
 _decode_result = msgspec.msgpack.Decoder(Result).decode
