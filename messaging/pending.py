@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from messaging.errors import DeadlineExceeded, Delivered, MessagingError
 from messaging.message import Outgoing, Stage, Token
 
@@ -42,6 +44,8 @@ def deadline_error(
     return error
 
 
+_NO_MESSAGE: Any = None
+
 _OUTCOMES: dict[str, str] = {
     "DeadlineExceeded": "expired",
     "NoRoute": "unroutable",
@@ -61,22 +65,24 @@ def outcome_of(error: BaseException) -> str:
     return "refused"
 
 
-class Operation(Token):
-    """One operation under way. Subclasses say what its news mean; `wake` is called once, by whoever ended it, after the
-    result is set.
+class Operation(Token, msgspec.Struct, eq=False, kw_only=True):
+    """One operation under way. Subclasses say what its news mean.
+
+    A msgspec struct, because one is made per operation and a struct with these fields is made in a third of the time.
     """
 
-    __slots__ = ("deadline", "error", "id", "kind", "outgoing", "timeout", "value", "wake")
-
-    def __init__(self, id: str, kind: str, timeout: float, deadline: float, wake: Callable[[], object]) -> None:
-        self.id = id
-        self.kind = kind
-        self.timeout = timeout
-        self.deadline = deadline
-        self.wake = wake
-        self.outgoing: Outgoing
-        self.value: Any = None
-        self.error: BaseException | None = None
+    id: str
+    kind: str
+    """The first part of the names of its counters."""
+    timeout: float
+    """Seconds, as the caller gave it."""
+    deadline: float
+    """On the connection's clock."""
+    wake: Callable[[], object]
+    """Called once, by whoever ended it, after the result is set."""
+    outgoing: Outgoing = _NO_MESSAGE
+    value: Any = None
+    error: BaseException | None = None
 
     def expired(self) -> BaseException:
         """Build the error with which the deadline ends this operation."""

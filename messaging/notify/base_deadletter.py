@@ -30,7 +30,7 @@ from messaging.notify.base_listener import DEFAULT_POOL
 from messaging.notify.base_notifier import NOTIFY_TIMEOUT
 from messaging.notify.event import Event
 from messaging.notify.handling import decoded
-from messaging.notify.session import NotifySession, Sending
+from messaging.notify.session import KIND, NotifySession, Sending
 from messaging.reactor import Reactor
 from messaging.target import DEFAULT_EXCHANGE, Target
 from messaging.transport import BaseTransport
@@ -165,7 +165,16 @@ class BaseDeadLetters:
         headers[POOL_HEADER] = self._pool
         key = headers.get(KEY_HEADER)
         deadline = session.operations.reactor.clock() + self._timeout
-        sending = Sending(session, self._topic, None, self._timeout, deadline, wake)
+        sending = Sending(
+            id=session.operations.next_id(),
+            kind=KIND,
+            timeout=self._timeout,
+            deadline=deadline,
+            wake=wake,
+            session=session,
+            topic=self._topic,
+            retry=None,
+        )
         route = Route.pools(self._exchange, self._topic)
         outgoing = Outgoing(
             route, delivery.body, headers, sending, key=key if type(key) is str else None, deadline=deadline

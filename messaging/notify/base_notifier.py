@@ -34,7 +34,7 @@ from messaging.errors import (
 from messaging.message import CONTENT_TYPE, CORRELATION_ID, MESSAGE_ID, Outgoing, Route
 from messaging.notify.event import Event, level_name
 from messaging.notify.routing import Routing
-from messaging.notify.session import NotifySession, Sending
+from messaging.notify.session import KIND, NotifySession, Sending
 from messaging.notify.sinks import Messaging, Noop, Sink, sinks_of
 from messaging.target import DEFAULT_EXCHANGE, Target
 from messaging.transport import BaseTransport
@@ -267,7 +267,16 @@ class BaseNotifier:
             headers = {**event.headers, MESSAGE_ID: event.message_id, LEVEL_HEADER: event.level}
             if key is not None:
                 headers[KEY_HEADER] = key
-            sending = Sending(session, topic, retry, self._timeout, deadline, arrived)
+            sending = Sending(
+                id=session.operations.next_id(),
+                kind=KIND,
+                timeout=self._timeout,
+                deadline=deadline,
+                wake=arrived,
+                session=session,
+                topic=topic,
+                retry=retry,
+            )
             sent.sendings.append(sending)
             session.start(sending, Outgoing(route, body, headers, sending, key=key, deadline=deadline), watched)
         return sent

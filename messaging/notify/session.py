@@ -8,7 +8,6 @@ not delivered goes again. It knows nothing of payloads; the bodies come encoded.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 
 from messaging.backoff import Backoff
 from messaging.errors import Delivered, MessagingError, NoRoute
@@ -22,28 +21,16 @@ KIND = "notify"
 """The name of this kind of operation in the counters."""
 
 
-class Sending(Operation):
+class Sending(Operation, kw_only=True):
     """A notification on its way to one topic."""
 
-    __slots__ = ("attempts", "backoff", "doubt", "retry", "session", "topic")
-
-    def __init__(
-        self,
-        session: NotifySession,
-        topic: str,
-        retry: int | None,
-        timeout: float,
-        deadline: float,
-        wake: Callable[[], object],
-    ) -> None:
-        Operation.__init__(self, session.operations.next_id(), KIND, timeout, deadline, wake)
-        self.session = session
-        self.topic = topic
-        self.retry = retry
-        self.attempts = 0
-        self.backoff: Backoff | None = None
-        self.doubt: Exception | None = None
-        """Why an earlier attempt may have been stored, though nobody has said so."""
+    session: NotifySession
+    topic: str
+    retry: int | None
+    attempts: int = 0
+    backoff: Backoff | None = None
+    doubt: Exception | None = None
+    """Why an earlier attempt may have been stored, though nobody has said so."""
 
     def sent(self, outgoing: Outgoing, stage: Stage | None, error: Exception | None, taker: object) -> None:
         """Take the news of the message; on the owner."""

@@ -81,9 +81,21 @@ OPTION_NAMES = frozenset({*Target.__dataclass_fields__, *_Options.__struct_field
 class _Plan:
     """What is the same for every operation of one prepared client."""
 
-    __slots__ = ("call_timeout", "cast_kind", "cast_route", "cast_timeout", "interval", "policy", "route", "store")
+    __slots__ = (
+        "call_timeout",
+        "cast_kind",
+        "cast_route",
+        "cast_timeout",
+        "interval",
+        "namespace",
+        "policy",
+        "route",
+        "store",
+        "unusual",
+        "version",
+    )
 
-    def __init__(self, target: Target, options: _Options) -> None:
+    def __init__(self, target: Target, options: _Options, unusual: bool) -> None:
         exchange = target.exchange or DEFAULT_EXCHANGE
         topic = target.topic or ""
         self.route = Route.one(exchange, topic, target.server) if target.server else Route.any(exchange, topic)
@@ -95,6 +107,10 @@ class _Plan:
         self.interval = silence / 3
         self.policy = CallPolicy(options.retry, options.idempotent, options.wait_for_ready, silence)
         self.store = options.store
+        self.namespace = target.namespace
+        self.version = target.version
+        self.unusual = unusual or options.version_cap is not None or bool(options.headers)
+        """Whether operations need the steps that most can leave out."""
 
 
 class BaseClient:
@@ -167,7 +183,7 @@ class BaseClient:
                 raise ConfigError(f"header names are strings, not {header!r}")
         self.target = target
         self._options = options
-        self._plan = _Plan(target, options)
+        self._plan = _Plan(target, options, self._serializer is not None)
 
     def prepare(
         self,
@@ -285,88 +301,99 @@ class BaseClient:
         operation: Operation | None = None,
     ) -> Request:
         """Encode, register and send one operation; any thread, never waits."""
-        if type(method) is str and not OPTION_NAMES.isdisjoint(args):
-            self._check_arguments(args)
         plan = self._plan
-        target = self.target
         if type(method) is str and not positional:
             name = method
+            if not OPTION_NAMES.isdisjoint(args):
+                self._check_arguments(args)
         else:
             name, args = self._named(method, positional, args)
-        context = self._context_for(ctxt) if operation is None else operation.context
-        if self._options.version_cap is not None and not self.can_send_version():
-            raise VersionCapExceeded(
-                f"this client may send versions up to {self._options.version_cap}, "
-                f"and the target says {target.version or 'none'}"
-            )
+        if operation is not None:
+            context = operation.context
+        elif type(ctxt) is dict and self._serializer is None:
+            context = ctxt
+        else:
+            context = self._context_for(ctxt)
         transport = self.transport
         if self._epoch == transport.epoch:
             session = self._session
         else:
             session = self._session = transport.attached(Role.RPC_CLIENT, RpcSession)
             self._epoch = transport.epoch
-        clock = session.operations.reactor.clock
+        now = session.operations.reactor.clock()
         request: Request
         if kind == "call":
-            timeout = plan.call_timeout
-            deadline = clock() + timeout
+            code, route, timeout = 1, plan.route, plan.call_timeout
+            deadline = now + timeout
             inherited = current_deadline()
             if inherited is not None and inherited < deadline:
                 deadline = inherited
-                timeout = max(0.0, inherited - clock())
-            request = Call(session, kind, name, target, plan.policy, timeout, deadline, wake)
-            route = plan.route
+                timeout = max(0.0, inherited - now)
+            make: type[Request] = Call
         else:
-            timeout = plan.cast_timeout
-            deadline = clock() + timeout
-            request = Cast(session, kind, name, target, plan.policy, timeout, deadline, wake)
+            code, timeout, make = 2, plan.cast_timeout, Cast
             route = plan.cast_route if kind == plan.cast_kind else Route.all(plan.route.exchange, plan.route.topic)
-        headers = (
-            {MESSAGE_ID: request.id, **self._options.headers} if self._options.headers else {MESSAGE_ID: request.id}
+            deadline = now + timeout
+        request = make(
+            id=session.next_id(),
+            kind=kind,
+            timeout=timeout,
+            deadline=deadline,
+            wake=wake,
+            session=session,
+            method=name,
+            target=self.target,
+            policy=plan.policy,
         )
-        if operation is not None:
-            headers.update(operation.headers)
-        if self._serializer is not None:
-            args = {key: self._serializer.serialize_entity(ctxt, value) for key, value in args.items()}
-        is_call = kind == "call"
+        headers: dict[str, Any] = {MESSAGE_ID: request.id}
+        if plan.unusual or operation is not None:
+            args = self._complete(headers, args, ctxt, operation)
         try:
             body = native.encode_unchecked(
-                RequestBody(
-                    VERSION,
-                    1 if is_call else 2,
-                    0,
-                    name,
-                    target.namespace,
-                    target.version,
-                    context,
-                    args,
-                    plan.interval if is_call else 0.0,
-                )
+                RequestBody(VERSION, code, 0, name, plan.namespace, plan.version, context, args, plan.interval)
             )
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise EncodeError(
                 f"{name}: {explain_unencodable({**args, 'ctxt': context})}; "
-                "pass plain values, dataclasses or msgspec structs, "
-                "or set a serializer"
+                "pass plain values, dataclasses or msgspec structs, or set a serializer"
             ) from error
         if len(body) > session.operations.reactor.capabilities.max_body:
             raise TooLarge(
                 f"{name}: the encoded request has {len(body)} bytes, and this transport carries "
                 f"{session.operations.reactor.capabilities.max_body}"
             )
-        outgoing = Outgoing(
-            route,
-            body,
-            headers,
+        is_call = code == 1
+        session.start(
             request,
-            reply_to=is_call,
-            budget=is_call,
-            deadline=deadline,
-            confirm=not is_call,
-            store=plan.store,
+            Outgoing(
+                route,
+                body,
+                headers,
+                request,
+                reply_to=is_call,
+                budget=is_call,
+                deadline=deadline,
+                confirm=not is_call,
+                store=plan.store,
+            ),
         )
-        session.start(request, outgoing)
         return request
+
+    def _complete(
+        self, headers: dict[str, Any], args: dict[str, Any], ctxt: Any, operation: Operation | None
+    ) -> dict[str, Any]:
+        """What few clients have: a version cap, headers of their own, a serializer. Returns the arguments to send."""
+        if self._options.version_cap is not None and not self.can_send_version():
+            raise VersionCapExceeded(
+                f"this client may send versions up to {self._options.version_cap}, "
+                f"and the target says {self.target.version or 'none'}"
+            )
+        headers.update(self._options.headers)
+        if operation is not None:
+            headers.update(operation.headers)
+        if self._serializer is None:
+            return args
+        return {name: self._serializer.serialize_entity(ctxt, value) for name, value in args.items()}
 
     def _operation(self, kind: Kind, ctxt: Mapping[str, Any] | None, method: Any) -> Operation:
         """What `around` gets to see, and to add to, before the message is made."""
