@@ -78,6 +78,12 @@ class ServiceCore:
         """Name the service in messages for people."""
         raise TypeError(f"{type(self).__name__} has no name")
 
+    def __str__(self) -> str:
+        return self._name()
+
+    def __repr__(self) -> str:
+        return f"<{self._name()}: {self._state.value}>"
+
     def _open(self, on_started: Callable[[Exception | None], None]) -> None:
         """Call `_begin_start`, prepare for receiving, and call `_subscribe`."""
         raise TypeError(f"{type(self).__name__} does not say what it receives")

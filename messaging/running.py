@@ -1,7 +1,7 @@
 """Running a service until it is told to stop: SIGTERM and SIGINT drain, a second one aborts.
 
-It knows services only by `start`, `stop` and a name, so servers and listeners, and whatever else has the three, run
-side by side.
+It knows services only by `start`, `stop` and what `str()` calls them, so servers and listeners, and whatever else has
+the three, run side by side. What it does is logged at INFO: whoever watches a service start and end wants to see it.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def run(*services: Service, grace: float = 25.0) -> bool:
                 break
             service.start()
             started.append(service)
+            _log.info("%s can be reached", service)
         if not received:
             bell.acquire()
         _log.info("%s received: draining within %g s", signal.Signals(received[0]).name, grace)
@@ -71,7 +72,9 @@ def run(*services: Service, grace: float = 25.0) -> bool:
         until = time.monotonic() + grace
         clean = True
         for service in reversed(started):
-            clean = service.stop(max(0.0, until - time.monotonic())) and clean
+            drained = service.stop(max(0.0, until - time.monotonic()))
+            _log.info("%s has stopped%s", service, "" if drained else ", but not all it had in hand ended in time")
+            clean = drained and clean
         for number, handler in previous.items():
             signal.signal(number, handler)
     return clean
