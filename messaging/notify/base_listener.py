@@ -50,6 +50,7 @@ class BaseListener(ServiceCore):
         executor: Literal["threads", "inline"] = "threads",
         slots: int = 32,
         inbox: int = 16_384,
+        inbox_bytes: int = 64 * 1024 * 1024,
         serializer: Serializer | None = None,
         max_attempts: int | None = 5,
         backoff: float = 1.0,
@@ -60,6 +61,7 @@ class BaseListener(ServiceCore):
     ) -> None:
         super().__init__(transport, Role.LISTENER, executor=executor, slots=slots)
         check_count("inbox", inbox)
+        check_count("inbox_bytes", inbox_bytes)
         self._pool = DEFAULT_POOL if pool is None else pool
         self._sources = _sources(targets, self._pool)
         if pool is not None and not transport.capabilities.pools:
@@ -72,6 +74,7 @@ class BaseListener(ServiceCore):
         self._serializer = serializer
         self._around = around
         self._inbox = inbox
+        self._inbox_bytes = inbox_bytes
         self._policy = (max_attempts, backoff, max_backoff)
         Redelivery(*self._policy, random)
         self._batch_size = batching[0] if batching is not None else 1
@@ -159,7 +162,7 @@ class BaseListener(ServiceCore):
         refused: list[Delivery] = []
         levels = self._dispatcher.levels
         draining = self._drains()
-        room = self._inbox - len(self._tables.in_hand) if self._peer_settles else len(batch)
+        room = self._room() if self._peer_settles else len(batch)
         for delivery in batch:
             self._count["received"]()
             headers = delivery.headers
@@ -184,10 +187,13 @@ class BaseListener(ServiceCore):
                 self._reactor.settle([item.delivery for item in taken], Outcome.ACCEPT)
             self._admit(taken)
 
+    def _room(self) -> int:
+        """How many more this inbox takes; the last one of a batch may go past the bytes."""
+        return 0 if self._tables.bytes() >= self._inbox_bytes else self._inbox - len(self._tables.in_hand)
+
     def _admit(self, items: list[InHand]) -> None:
         for item in items:
-            self._tables.in_hand[item] = True
-            self._tables.waiting[item] = True
+            self._tables.add(item)
         if self._assembler is None:
             self._begin([Work([item]) for item in items if self._lanes is None or self._lanes.enter(item)])
             return

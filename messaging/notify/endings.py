@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ STOPPED = "the listener stopped before another attempt"
 class Tables:
     """What a listener has in hand, and where in its life each is."""
 
-    __slots__ = ("held", "in_hand", "waiting")
+    __slots__ = ("_bytes", "_freed", "held", "in_hand", "waiting")
 
     def __init__(self) -> None:
         self.in_hand: dict[InHand, bool] = {}
@@ -48,6 +49,26 @@ class Tables:
         """Not started: a worker takes it out, or the drain."""
         self.held: dict[InHand, bool] = {}
         """Failed, and kept for another attempt: a timer takes it out, or the drain."""
+        self._bytes = 0
+        self._freed: deque[int] = deque()
+
+    def add(self, item: InHand) -> None:
+        """Take one in hand; owner only."""
+        self._bytes += len(item.delivery.body)
+        self.in_hand[item] = True
+        self.waiting[item] = True
+
+    def remove(self, item: InHand) -> bool:
+        """Take one out of hand, from any thread; False: it was out."""
+        # Sizes go by way of a queue, because `-=` from several threads would lose some.
+        self._freed.append(len(item.delivery.body))
+        return self.in_hand.pop(item, False)
+
+    def bytes(self) -> int:
+        """The size of all bodies in hand; owner only."""
+        while self._freed:
+            self._bytes -= self._freed.popleft()
+        return self._bytes
 
 
 class Endings:
@@ -134,7 +155,7 @@ class Endings:
 
     def end(self, item: InHand, outcome: str, todo: list[Work] | None) -> None:
         """Count an outcome and let the next of its key go: into `todo`, or at once."""
-        if self._tables.in_hand.pop(item, False):
+        if self._tables.remove(item):
             self._count[outcome]()
         following = self._lanes.leave(item) if self._lanes is not None else None
         if following is None:

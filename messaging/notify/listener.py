@@ -22,8 +22,8 @@ class Listener(BlockingService, BaseListener):
     pool "default".
 
     `executor`: "threads" runs handlers on up to `slots` threads, "inline" on the I/O thread, for handlers that never
-    wait; `async def` ones run on one loop. Events of one key are handled one after the other. `inbox`: how many may
-    wait where the transport has no storage.
+    wait; `async def` ones run on one loop. Events of one key are handled one after the other. Where the transport
+    has no storage, at most `inbox` of them, and about `inbox_bytes` of bodies, wait in memory.
 
     `max_attempts`: how often a notification is delivered at most; then, or when a handler raises Reject, it goes to the
     dead letters. The second attempt comes after about `backoff` seconds, further ones after twice as long each, up to
