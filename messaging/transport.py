@@ -102,7 +102,8 @@ class BaseTransport:
 
     def _name(self, role: Role) -> str:
         hosts = ",".join(host.address for host in self.url.hosts)
-        return f"messaging {self.url.scheme}://{hosts} {role.value}"
+        place = f"{self.url.scheme}://{hosts}"
+        return place if role is Role.ALL else f"{place} ({role.value})"
 
     def _reactors(self) -> list[Reactor]:
         with self._lock:
