@@ -16,7 +16,7 @@ help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/installed-zmq ## Two servers, a client and a listener over ZeroMQ; one server is killed on the way
-	@$(PY) examples/demo.py
+	@$(PY) -m examples.demo
 
 test: $(VENV)/installed-test ## All tests but the long runs
 	$(PY) -m pytest $(ARGS)

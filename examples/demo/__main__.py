@@ -1,0 +1,197 @@
+"""The demo: `make demo`, or `python -m examples.demo`.
+
+It starts the service twice, the listener and the client, each a process of its own, kills one of the servers while it
+works, and prints what all of them say. Each step is checked and has a deadline: exit status 1, and one line that says
+what did not happen, when one of them fails. Nothing is left running.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import NamedTuple, NoReturn, Self
+
+ROOT = Path(__file__).resolve().parents[2]
+TOLD_WITHIN = 3.0
+"""Seconds in which the caller of a killed server has to know. The promise; it is milliseconds in fact."""
+
+
+class Failed(Exception):
+    """A step of the demo did not happen as told."""
+
+
+class Line(NamedTuple):
+    """What a process has said, and when; None: it has ended."""
+
+    process: str
+    text: str | None
+    when: float
+
+
+class Cast:
+    """The processes of the demo, what they have said, and what they are expected to say."""
+
+    def __init__(self, url: str) -> None:
+        # Nobody's settings for other services may reach the demo.
+        own = {name: value for name, value in os.environ.items() if not name.startswith("MESSAGING_")}
+        self._environment = {**own, "MESSAGING_RPC_URL": url, "PYTHONUNBUFFERED": "1"}
+        self._processes: dict[str, subprocess.Popen[str]] = {}
+        self._lines: queue.SimpleQueue[Line] = queue.SimpleQueue()
+        self._said: list[Line] = []
+        self._started = time.monotonic()
+
+    def start(self, name: str, module: str, *arguments: str) -> None:
+        """Start a process and listen to it."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"examples.demo.{module}", *arguments],
+            cwd=ROOT,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._processes[name] = process
+        threading.Thread(target=self._hear, args=(name, process), daemon=True).start()
+
+    def _hear(self, name: str, process: subprocess.Popen[str]) -> None:
+        for line in process.stdout or ():
+            self._lines.put(Line(name, line.rstrip(), time.monotonic()))
+        self._lines.put(Line(name, None, time.monotonic()))
+
+    def tell(self, who: str, text: str, when: float | None = None) -> None:
+        """Print a line of the story."""
+        print(f"{(when or time.monotonic()) - self._started:6.3f} s  {who:<8}  {text}", flush=True)
+
+    def expect(self, process: str, pattern: str, within: float = 15.0) -> Line:
+        """Wait until a process says something; each line counts once. `process` may be several, divided by |."""
+        until = time.monotonic() + within
+        names = process.split("|")
+        for line in self._said:
+            if line.process in names and re.search(pattern, line.text or ""):
+                self._said.remove(line)
+                return line
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                raise Failed(f"{process} did not say {pattern!r} within {within:g} s") from None
+            if line.text is None:
+                if line.process in names:
+                    status = self._processes[line.process].wait()
+                    raise Failed(f"{line.process} ended with status {status} before it said {pattern!r}")
+                continue
+            self.tell(line.process, line.text, line.when)
+            if line.process in names and re.search(pattern, line.text):
+                return line
+            self._said.append(line)
+
+    def kill(self, name: str) -> float:
+        """End a process as a crash does; returns when."""
+        when = time.monotonic()
+        self._processes[name].kill()
+        return when
+
+    def ended(self, name: str, within: float = 15.0) -> None:
+        """Wait for the good end of a process."""
+        try:
+            status = self._processes[name].wait(within)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{name} has not ended within {within:g} s") from None
+        if status != 0:
+            raise Failed(f"{name} ended with status {status}")
+
+    def stop(self, name: str) -> None:
+        """Ask a process to end."""
+        self._processes[name].terminate()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self._processes.values():
+            process.kill()
+            process.wait()
+        while not self._lines.empty():
+            line = self._lines.get()
+            if line.text is not None and error is not None:
+                self.tell(line.process, line.text, line.when)
+
+
+def play(cast: Cast) -> None:
+    """The story. Raises Failed."""
+    cast.tell("demo", "two instances of a service, a listener and a client: four processes over zmq://, and no broker")
+    cast.start("alpha", "service", "alpha")
+    cast.start("beta", "service", "beta")
+    cast.start("audit", "listener", "audit")
+    for name in ("alpha", "beta", "audit"):
+        cast.expect(name, "can be reached")
+
+    cast.start("client", "client")
+    for _ in range(2):
+        cast.expect("client", r"^call: reserve apples .*Reservation\(")
+    cast.expect("client", r"^call: reserve pears .*OutOfStock: 9 pears wanted, 3 there")
+    cast.expect("client", r"^cast: reindex .*taken")
+    cast.expect("alpha|beta", "has reindexed apples")
+    cast.expect("client", r"^fanout: .*sent=2, failed=0")
+    cast.expect("alpha", "has reloaded its prices")
+    cast.expect("beta", "has reloaded its prices")
+    cast.expect("client", r"^call beta: .*server='beta'")
+    cast.expect("client", r"^notify: order.placed .*taken")
+    cast.expect("audit", "has heard order.placed .*apples.* from shop.host-1")
+
+    # Where a shelf is being counted is the transport's choice, but for the first two.
+    counting = {shelf: cast.expect("alpha|beta", f"counts shelf {shelf}").process for shelf in (1, 2, 3, 4)}
+    killed = cast.kill("alpha")
+    cast.tell("demo", "SIGKILL for alpha, while it counts", killed)
+    told = cast.expect("client", r"^call: count shelf 1 .*ServerLost, delivered MAYBE").when - killed
+    if told > TOLD_WITHIN:
+        raise Failed(f"the caller was told {told:.1f} s after the kill, and {TOLD_WITHIN:g} s are promised")
+    cast.tell("demo", f"the caller was told {told * 1000:.1f} ms after the kill; beta goes on")
+    for shelf in (3, 4):
+        if counting[shelf] == "alpha":
+            cast.expect("beta", f"counts shelf {shelf}")
+    for shelf in (2, 3, 4):
+        cast.expect("client", f"^call: count shelf {shelf} .*beta has counted")
+    cast.expect("client", r"^\d+ calls .*all answered by beta,")
+    cast.ended("client")
+
+    for name in ("beta", "audit"):
+        cast.stop(name)
+        cast.expect(name, "has stopped$")
+        cast.ended(name)
+    cast.tell("demo", "every step happened as it should; all processes have ended")
+
+
+def interrupted(number: int, _frame: FrameType | None) -> NoReturn:
+    """Leave in good order, so that no process stays."""
+    sys.exit(128 + number)
+
+
+def main() -> int:
+    """Play, and return the exit status."""
+    signal.signal(signal.SIGTERM, interrupted)
+    signal.signal(signal.SIGINT, interrupted)
+    with tempfile.TemporaryDirectory(prefix="messaging-demo-") as directory:
+        try:
+            # A directory of its own, so that it does not meet other services of this machine.
+            with Cast(f"zmq+local://{directory}") as cast:
+                play(cast)
+        except Failed as failure:
+            print(f"demo: FAILED: {failure}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
