@@ -38,6 +38,18 @@ class CoroutineJob:
         return not self.cancelled
 
 
+def _plain_job(tasks: LoopTasks | CoroutineRunner, make: Callable[[], Coroutine[Any, Any, None]]) -> CoroutineJob:
+    async def told() -> None:
+        try:
+            if job.begun():
+                await make()
+        finally:
+            tasks.ended(job)
+
+    job = CoroutineJob(told)
+    return job
+
+
 class LoopTasks:
     """Coroutines on one event loop, at most `slots` at a time; the others wait in order. `start` and `cancel` are
     thread-safe.
@@ -54,8 +66,12 @@ class LoopTasks:
         self._tasks: dict[CoroutineJob, asyncio.Task[None]] = {}
 
     def job(self, make: Callable[[], Coroutine[Any, Any, None]]) -> CoroutineJob:
-        """Wrap what makes a coroutine, to be started and cancelled."""
+        """Wrap what makes a coroutine, to be started and cancelled; it calls `begun` and `ended` itself."""
         return CoroutineJob(make)
+
+    def plain_job(self, make: Callable[[], Coroutine[Any, Any, None]]) -> CoroutineJob:
+        """The same for a coroutine that knows nothing of its job, for one more frame."""
+        return _plain_job(self, make)
 
     def start(self, job: CoroutineJob) -> None:
         """Run a job's coroutine as soon as there is a slot."""
@@ -115,8 +131,12 @@ class CoroutineRunner:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def job(self, make: Callable[[], Coroutine[Any, Any, None]]) -> CoroutineJob:
-        """Wrap what makes a coroutine, to be started and cancelled."""
+        """Wrap what makes a coroutine, to be started and cancelled; it calls `begun` and `ended` itself."""
         return CoroutineJob(make)
+
+    def plain_job(self, make: Callable[[], Coroutine[Any, Any, None]]) -> CoroutineJob:
+        """The same for a coroutine that knows nothing of its job, for one more frame."""
+        return _plain_job(self, make)
 
     def start(self, job: CoroutineJob) -> None:
         """Run a job's coroutine as soon as there is a slot."""

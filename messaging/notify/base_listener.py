@@ -270,7 +270,7 @@ class BaseListener(ServiceCore):
         if tasks is None:
             raise TypeError(f"{self._name()} has no loop for its coroutines")
         work.begun = False
-        work.job = tasks.job(lambda: self._await(work))
+        work.job = tasks.plain_job(lambda: self._await(work))
         (tasks.start_here if self._on_loop and self._reactor.is_owner() else tasks.start)(work.job)
 
     async def _await(self, work: Work) -> None:

@@ -244,7 +244,7 @@ class Endings:
             self._dispose(item, letter.reason, todo)
         elif burial.is_async and self._tasks is not None:
             self._tasks.start(
-                self._tasks.job(
+                self._tasks.plain_job(
                     lambda: burial.bury(event, item.delivery, letter, functools.partial(self._buried, item))
                 )
             )
