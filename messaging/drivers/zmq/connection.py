@@ -30,6 +30,8 @@ from messaging.message import Delivery, Outcome, Source, SourceKind
 
 __all__ = ["ZmqConnection"]
 
+_LEAVING = 0.25
+"""Seconds for which a closing server waits until its callers have gone."""
 _forks = 0
 """How often this process is a child of the one that loaded this module."""
 
@@ -60,7 +62,7 @@ class ZmqConnection:
         self._choices = Choices(services.random)
         self._peers = Peers(runtime, matchmaker, self._choices, self, self._receive)
         self._resolved = self._peers.resolved
-        self._sender = Sender(runtime, self._choices, self._peers)
+        self._sender = Sender(runtime, self._choices, self._peers, self._write_now)
         self._callers = Callers(runtime, self._inbox, self, self._receive)
         self._state: State | None = None
         self._requested: dict[Source, int] = {}
@@ -68,6 +70,8 @@ class ZmqConnection:
         self._failed: list[tuple[Item, Exception]] = []
         self._members_changed = False
         self._closing_until = math.inf
+        self._leaving_until = math.inf
+        self._terminating = False
         self._terminated = False
         self.publish = self._sender.publish
 
@@ -253,6 +257,9 @@ class ZmqConnection:
             self._failed = []
             self._sender.failed(failed)
 
+    def _write_now(self) -> None:
+        self._flush(self._runtime.now)
+
     def _stalled(self, link: Link, now: float) -> None:
         if isinstance(link, Caller):
             self._callers.full(link, now)
@@ -298,8 +305,15 @@ class ZmqConnection:
     # Closing
 
     def _go_on_closing(self, now: float) -> None:
-        if self._closing_until > -math.inf and (now >= self._closing_until or not self._unfinished()):
-            self._abandon()
+        """Finish what can be finished, take leave, close the sockets, end the context: each when its turn has come."""
+        if self._leaving_until == math.inf and (now >= self._closing_until or not self._unfinished()):
+            self._take_leave(now)
+        if (
+            self._leaving_until < math.inf
+            and not self._terminating
+            and (now >= self._leaving_until or not self._callers)
+        ):
+            self._close_sockets()
         if self._terminated:
             self._news.tell(self._events)
             self._waiter.close()
@@ -307,7 +321,7 @@ class ZmqConnection:
             self._tell_state(State.CLOSED)
             self._runtime.due = -math.inf
         else:
-            self._runtime.at(now + 0.01)
+            self._runtime.at(now + 0.005)
 
     def _unfinished(self) -> bool:
         return bool(
@@ -316,14 +330,18 @@ class ZmqConnection:
             or any(link.unfinished() for link in self._runtime.links.values())
         )
 
-    def _abandon(self) -> None:
-        """Everything that can be written is: end the rest and close the sockets."""
-        self._closing_until = -math.inf
+    def _take_leave(self, now: float) -> None:
+        """Everything that can be written is: end the rest."""
+        self._leaving_until = min(self._closing_until, now + _LEAVING)
         closed = Closed("the transport was closed")
         self._sender.give_up(closed)
         for peer in self._peers.open:
             self._news.lost(self._sender.link_down(peer, closed, None))
         self._peers.close()
+        self._callers.take_leave()
+
+    def _close_sockets(self) -> None:
+        self._terminating = True
         self._callers.close()
 
         def done(_result: Any, _error: BaseException | None) -> None:

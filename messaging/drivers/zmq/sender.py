@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from messaging.backoff import Backoff
 from messaging.drivers.zmq.choices import Choice, Choices
@@ -56,11 +56,18 @@ class _Refusal:
         self.backoff = backoff
 
 
+EARLY = 16
+"""So many messages queued for one process are written before the turn ends. With 64 calls in flight the two processes
+would otherwise take turns, each idle while the other works through all 64: 38,000 calls a second against 53,000.
+"""
+
+
 class Sender:
     """Outgoing messages of one connection."""
 
-    def __init__(self, runtime: Runtime, choices: Choices, peers: Peers) -> None:
+    def __init__(self, runtime: Runtime, choices: Choices, peers: Peers, write_now: Callable[[], None]) -> None:
         self._runtime = runtime
+        self._write_now = write_now
         self._choices = choices
         self._peers = peers
         self._news = runtime.news
@@ -87,6 +94,8 @@ class Sender:
             link.queue.append((outgoing, REPLIES, outgoing))
             if not link.dirty:
                 self._runtime.mark(link)
+            elif not len(link.queue) % EARLY:
+                self._write_now()
             return
         choice = self._choices.one_of.get(route)
         if choice is not None and choice.ready:
@@ -96,6 +105,8 @@ class Sender:
                 peer.queue.append((outgoing, candidate[1], outgoing))
                 if not peer.dirty:
                     self._runtime.mark(peer)
+                elif not len(peer.queue) % EARLY:
+                    self._write_now()
                 if choice.sparse:
                     self._peers.spread(choice, self._runtime.now)
                 return
