@@ -121,7 +121,11 @@ def build_settings(table: type[T], layers: Sequence[tuple[str, Mapping[str, Any]
         for name, value in options.items():
             if name not in known:
                 listed = ", ".join(sorted(known)) or "none"
-                raise ConfigError(f"unknown option {name!r} ({origin}){nearest(name, list(known))}; options: {listed}")
+                # Whoever replaces the URL in one place may still have another driver's options in the other.
+                whose = f" of {url.scheme}://" if (url := fixed.get("url")) is not None else ""
+                raise ConfigError(
+                    f"unknown option {name!r} ({origin}){nearest(name, list(known))}; options{whose}: {listed}"
+                )
             values[name] = _convert(name, value, hints[name], known[name], origin)
     fields: Sequence[Any] = msgspec.structs.fields(cast("type[msgspec.Struct]", table))
     for field in fields:

@@ -113,7 +113,7 @@ def test_the_last_layer_wins() -> None:
         ({"label": "A"}, "text for example abc, not 'A'"),
         ({"name": 5}, "text, not 5"),
         ({"windw": 1}, "unknown option 'windw' (the URL) - did you mean 'window'?"),
-        ({"zzz": 1}, "unknown option 'zzz' (the URL); options: force, heartbeat, label, level"),
+        ({"zzz": 1}, "unknown option 'zzz' (the URL); options of memory://: force, heartbeat, label, level"),
         ({"url": "x"}, "unknown option 'url'"),
     ],
 )
