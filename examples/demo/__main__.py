@@ -45,6 +45,7 @@ class Cast:
         own = {name: value for name, value in os.environ.items() if not name.startswith("MESSAGING_")}
         self._environment = {**own, "MESSAGING_RPC_URL": url, "PYTHONUNBUFFERED": "1"}
         self._processes: dict[str, subprocess.Popen[str]] = {}
+        self._hearers: list[threading.Thread] = []
         self._lines: queue.SimpleQueue[Line] = queue.SimpleQueue()
         self._said: list[Line] = []
         self._started = time.monotonic()
@@ -60,11 +61,15 @@ class Cast:
             text=True,
         )
         self._processes[name] = process
-        threading.Thread(target=self._hear, args=(name, process), daemon=True).start()
+        hearer = threading.Thread(target=self._hear, args=(name, process), daemon=True)
+        self._hearers.append(hearer)
+        hearer.start()
 
     def _hear(self, name: str, process: subprocess.Popen[str]) -> None:
-        for line in process.stdout or ():
-            self._lines.put(Line(name, line.rstrip(), time.monotonic()))
+        if process.stdout is not None:
+            with process.stdout as lines:
+                for line in lines:
+                    self._lines.put(Line(name, line.rstrip(), time.monotonic()))
         self._lines.put(Line(name, None, time.monotonic()))
 
     def tell(self, who: str, text: str, when: float | None = None) -> None:
@@ -122,6 +127,8 @@ class Cast:
         for process in self._processes.values():
             process.kill()
             process.wait()
+        for hearer in self._hearers:
+            hearer.join()
         while not self._lines.empty():
             line = self._lines.get()
             if line.text is not None and error is not None:
@@ -169,6 +176,7 @@ def play(cast: Cast) -> None:
     for name in ("beta", "audit"):
         cast.stop(name)
         cast.expect(name, "has stopped$")
+        cast.expect(name, "is closed$")
         cast.ended(name)
     cast.tell("demo", "every step happened as it should; all processes have ended")
 
