@@ -1,0 +1,68 @@
+"""The transports that this repository proves: a fresh place for every scenario, and what can be done to it."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from messaging.drivers.memory import hub
+from messaging.errors import ConnectFailed
+from messaging.testing.conformance import Subject
+
+_refusing: list[Any] = []
+"""Hubs are kept by whoever holds them; these have to be there before anybody connects."""
+
+
+def _memory_url() -> str:
+    return f"memory://conformance-{secrets.token_hex(6)}"
+
+
+def _cut_memory(connection: Any) -> None:
+    connection.hub.faults.disconnect(connection.address)
+
+
+def _unreachable_memory() -> str:
+    name = f"unreachable-{secrets.token_hex(6)}"
+    refusing = hub(name)
+    refusing.faults.refuse_connections(ConnectFailed("nobody is there"))
+    _refusing.append(refusing)
+    return f"memory://{name}"
+
+
+def memory() -> Subject:
+    """The reference driver, with every hook."""
+    return Subject(
+        _memory_url,
+        name="memory",
+        disconnect=_cut_memory,
+        unreachable=_unreachable_memory,
+        limited={"max_body": 131_072},
+    )
+
+
+def _zmq_url(root: Path) -> str:
+    return f"zmq+local://{root / secrets.token_hex(6)}"
+
+
+def _unreachable_zmq() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return f"zmq+static://127.0.0.1:{port}/"
+
+
+def zmq() -> Subject:
+    """ZeroMQ on this machine, each scenario with a directory of its own."""
+    root = Path(tempfile.mkdtemp(prefix="messaging-conformance-"))
+    return Subject(
+        lambda: _zmq_url(root),
+        name="zmq",
+        unreachable=_unreachable_zmq,
+        limited={"max_message": 131_072},
+    )
+
+
+SUBJECTS = {"memory": memory, "zmq": zmq}
