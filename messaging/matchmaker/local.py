@@ -160,7 +160,8 @@ class LocalMatchmaker:
             self._look(now)
 
     def suspect(self, instance: str, now: float) -> None:
-        """Look whether the process behind a record is dead, and if so remove the record."""
+        """Look whether the record is gone, or the process behind it is dead, and if so remove it."""
+        self.refresh(now)
         entry = self._files.get(instance + _SUFFIX)
         if entry is not None and not self._alive(entry.content):
             self._remove(instance + _SUFFIX)

@@ -88,6 +88,8 @@ class Callers:
         self._inbox = inbox
         self._events = events
         self._receive = receive
+        self._leaving = False
+        """Whether everybody was told that nothing more will be looked at."""
         self._several = False
         """Whether the last turn brought more than one message."""
         self._router: zmq.Socket[bytes] | None = None
@@ -135,7 +137,10 @@ class Callers:
             self._runtime.count("undecodable")
             return True
         caller = self._callers.get(routing)
-        if type(frame) is Batch:
+        if self._leaving:
+            if type(frame) is Bye and caller is not None:
+                self._drop(caller, "it has gone")
+        elif type(frame) is Batch:
             if caller is None:
                 self._runtime.count("strangers")
                 self._send(routing, encode(Bye(_UNPROVEN, "say hello first")))
@@ -240,12 +245,29 @@ class Callers:
     def __len__(self) -> int:
         return len(self._callers)
 
+    def take_leave(self) -> None:
+        """Refuse what is still there, and tell everybody up to where they were heard.
+
+        Closing a connection on which something is unread resets it, and takes what was written last along; so the
+        callers are given a moment to go first.
+        """
+        if self._router is None or self._leaving:
+            return
+        while read_router(self._router, self._on_message, True):
+            pass
+        self._leaving = True
+        for caller in self._callers.values():
+            try:
+                caller.flush(self._runtime.now, "", self._runtime.news, [])
+            except zmq.ZMQError:
+                continue
+            self._send(caller.routing, encode(Bye(caller.last, "closed")))
+
     def close(self) -> None:
-        """Take leave of everybody."""
+        """Close the socket."""
         if self._router is None:
             return
         for caller in list(self._callers.values()):
-            self._send(caller.routing, encode(Bye(caller.last, "closed")))
             self._drop(caller, "this side closed")
         self._runtime.waiter.remove(self._router)
         self._router.close(int(self._runtime.settings.linger * 1000))

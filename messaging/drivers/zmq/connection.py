@@ -279,6 +279,8 @@ class ZmqConnection:
         self._members_changed = True
 
     def _receive(self, link: Link, batch: Batch, bodies: list[bytes]) -> None:
+        if link.awaited:
+            link.answered(batch.messages)
         if batch.accepted or batch.refused:
             self._sender.settled(link, batch)
         if batch.messages:
@@ -311,7 +313,7 @@ class ZmqConnection:
         if (
             self._leaving_until < math.inf
             and not self._terminating
-            and (now >= self._leaving_until or not self._callers)
+            and (now >= self._leaving_until or not len(self._callers))
         ):
             self._close_sockets()
         if self._terminated:

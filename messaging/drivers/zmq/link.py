@@ -11,12 +11,13 @@ anew by the next attempt, and until then it may expire or be withdrawn.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from messaging.drivers.zmq.frames import INLINE, WANTS_REPLY, Message, encode
 from messaging.drivers.zmq.news import News
 from messaging.errors import DeadlineExceeded, Delivered, TooLarge
-from messaging.message import Delivery, Outgoing, RouteKind, Stage
+from messaging.message import CORRELATION_ID, MESSAGE_ID, Delivery, Outgoing, RouteKind, Stage
 
 _REPLY = RouteKind.REPLY
 _WRITTEN = Stage.WRITTEN
@@ -71,6 +72,7 @@ class Link:
         "accepted",
         "active_at",
         "address",
+        "awaited",
         "dirty",
         "identity",
         "limit",
@@ -92,6 +94,10 @@ class Link:
         """(message, subscription of the other end, what to note as unsettled)."""
         self.unsettled: dict[int, Item] = {}
         """What the other end has not settled, by sequence number, oldest first."""
+        self.awaited: dict[object, float] = {}
+        """Deadlines of the calls that were written and not answered, by message id: while there are any, the
+        connection is in use though nothing may be unsettled.
+        """
         self.sequence = 0
         self.accepted: list[int] = []
         self.refused: list[tuple[int, int, str]] = []
@@ -191,7 +197,10 @@ class Link:
                 body = len(bodies)
             else:
                 size += length
-            flags = WANTS_REPLY if reply_to else 0
+            flags = 0
+            if reply_to:
+                flags = WANTS_REPLY
+                self.awaited[outgoing.headers.get(MESSAGE_ID)] = deadline
             if outgoing.confirm or outgoing.route[0] is not _REPLY:
                 sequence += 1
                 unsettled[sequence] = item
@@ -221,6 +230,17 @@ class Link:
                 outgoing.stage = None
                 kept.append((outgoing, subscription, item))
         self.queue[:0] = kept
+
+    def answered(self, messages: Sequence[Message]) -> None:
+        """Messages have come, answers among them perhaps."""
+        forget = self.awaited.pop
+        for message in messages:
+            forget(message[4].get(CORRELATION_ID), None)
+
+    def forget_expired(self, now: float) -> None:
+        """No more answers are awaited for calls whose deadline has passed."""
+        if self.awaited:
+            self.awaited = {id: deadline for id, deadline in self.awaited.items() if deadline > now}
 
     def unfinished(self) -> bool:
         """Whether something is to be written, or somebody waits for the settlement of a message that has no other

@@ -32,7 +32,7 @@ from messaging.drivers.zmq.reading import NOBLOCK, SNDMORE, read_bodies, read_de
 from messaging.drivers.zmq.runtime import Runtime
 from messaging.errors import AuthFailed, ConnectFailed, DecodeError, ServerLost
 from messaging.matchmaker.base import Record
-from messaging.message import CORRELATION_ID, MESSAGE_ID, Outgoing, Source
+from messaging.message import Source
 
 if TYPE_CHECKING:
     from messaging.drivers.zmq.choices import Choice
@@ -96,7 +96,6 @@ class Peer(Link):
         "_several",
         "_socket",
         "_watcher",
-        "awaited",
         "backoff",
         "choices",
         "events",
@@ -126,10 +125,6 @@ class Peer(Link):
         """Whether it stands in the matchmaker's table: one that does not gets no new messages."""
         self.replaced = False
         """Whether another process was met at its address: then it is dead, whatever the table says."""
-        self.awaited: dict[object, float] = {}
-        """Deadlines of the calls that it has taken and not answered, by message id: while there are any the
-        connection is in use though nothing is unsettled.
-        """
         self.wanted = False
         """Whether to connect as soon as the backoff allows."""
         self.choices: list[Choice] = []
@@ -156,19 +151,7 @@ class Peer(Link):
         """Whether closing the connection would cost somebody something."""
         if self.unsettled or self.queue or self.dirty or self.state is not PeerState.READY:
             return True
-        if self.awaited:
-            self.awaited = {id: until for id, until in self.awaited.items() if until > now}
-        return bool(self.awaited)
-
-    def taken(self, call: Outgoing) -> None:
-        """A call was taken ahead of its answer."""
-        if call.reply_to:
-            self.awaited[call.headers.get(MESSAGE_ID)] = call.deadline
-
-    def _answered(self, batch: Batch) -> None:
-        """Messages have come, answers perhaps."""
-        for message in batch.messages:
-            self.awaited.pop(message[4].get(CORRELATION_ID), None)
+        return any(deadline > now for deadline in self.awaited.values())
 
     def resolve(self, now: float) -> float:
         """Wait for the name to be resolved; the return value is the mark of this attempt."""
@@ -212,9 +195,9 @@ class Peer(Link):
             monitor.close(0)
             socket.close(int(linger * 1000))
 
-    def fail(self, error: Exception, processed: int | None = None) -> None:
+    def fail(self, error: Exception, processed: int | None = None, *, linger: float = 0.0) -> None:
         """End the connection or the attempt, and tell."""
-        self.disconnect()
+        self.disconnect(linger=linger)
         self.failure = error
         self.events.peer_down(self, error, processed)
 
@@ -318,15 +301,15 @@ class Peer(Link):
         if type(frame) is Batch:
             socket = self._socket
             bodies = read_bodies(socket) if frame.bodies and socket is not None else _NO_BODIES
-            if self.awaited:
-                self._answered(frame)
             self._receive(self, frame, bodies)
         elif type(frame) is Welcome:
             self._on_welcome(frame)
         elif type(frame) is Table:
             self._on_table(frame.revision, sources_from_rows(frame.rows))
         elif type(frame) is Bye:
-            self.fail(ServerLost(f"{self.place} has closed: {frame.reason}"), frame.processed)
+            self.say_bye("as you like")
+            linger = self._runtime.settings.linger
+            self.fail(ServerLost(f"{self.place} has closed: {frame.reason}"), frame.processed, linger=linger)
         else:
             self._runtime.count("undecodable")
         return self._socket is not None

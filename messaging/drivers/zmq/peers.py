@@ -275,6 +275,7 @@ class Peers:
     def _sweep(self, now: float) -> None:
         longest = self._runtime.settings.idle_close
         for peer in list(self._open):
+            peer.forget_expired(now)
             if peer.state is PeerState.READY and not peer.occupied(now):
                 if not peer.listed:
                     self._part(peer, "its record is gone")

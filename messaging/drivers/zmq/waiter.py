@@ -6,10 +6,14 @@ who has to be asked; `zmq_poll` asks several for the price of one (1.2 us; the s
 each, a receive that finds nothing 3.4 us).
 
 The wake-up is an eventfd in edge-triggered mode: each write is reported once, so nobody has to read it.
+
+A thread that waits for a few sockets uses `zmq_poll` itself, which looks behind the signs without coming back: with the
+descriptors alone it was woken twice for each message, once for nothing.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import select
 from collections.abc import Callable
@@ -23,6 +27,10 @@ __all__ = ["Waiter"]
 _POLLIN = int(POLLIN)
 _MOST = 64
 """How many descriptors one wait reports; the others are reported by the next."""
+_LONGEST = 60_000
+"""Milliseconds."""
+_FEW = 16
+"""Up to so many sockets `zmq_poll` is the cheaper wait: it asks each of them, at 0.3 us."""
 
 Handler = Callable[[], None]
 """Called when its socket may have messages: reads until there are none, or touches the socket again."""
@@ -33,10 +41,13 @@ class Waiter:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
+        self._watched = False
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._event, select.EPOLLIN | select.EPOLLET)
         self._handlers: dict[int, Handler] = {}
         self._sockets: dict[Socket[bytes], tuple[int, Handler]] = {}
+        self._few: list[tuple[Any, int]] | None = [(self._event, _POLLIN)]
+        """What a thread waits for; None: too many, or an event loop watches the descriptor."""
         self._touched: set[Socket[bytes]] = set()
         self._ready: list[Handler] = []
         self.touch = self._touched.add
@@ -44,6 +55,8 @@ class Waiter:
 
     def fileno(self) -> int:
         """The descriptor that is readable when `wait` would not block, if nothing is touched."""
+        self._watched = True
+        self._few = None
         return self._epoll.fileno()
 
     def wake(self) -> None:
@@ -57,6 +70,7 @@ class Waiter:
         self._sockets[socket] = (descriptor, handler)
         self._epoll.register(descriptor, select.EPOLLIN)
         self._touched.add(socket)
+        self._count()
 
     def remove(self, socket: Socket[bytes]) -> None:
         """Stop watching; call it before the socket is closed, while it still has its descriptor."""
@@ -66,11 +80,19 @@ class Waiter:
         self._touched.discard(socket)
         if handler in self._ready:
             self._ready.remove(handler)
+        self._count()
+
+    def _count(self) -> None:
+        if self._watched or len(self._sockets) > _FEW:
+            self._few = None
+        else:
+            self._few = [(self._event, _POLLIN), *((socket, _POLLIN) for socket in self._sockets)]
 
     def look(self) -> bool:
         """Ask the touched sockets whether they have messages; those that have are returned by the next `wait`."""
         touched = self._touched
-        if not touched:
+        if not touched or self._few is not None:
+            # The next wait asks all of them anyway.
             return bool(self._ready)
         found: list[tuple[Any, int]] = zmq_poll([(socket, _POLLIN) for socket in touched], 0)
         touched.clear()
@@ -80,6 +102,8 @@ class Waiter:
 
     def wait(self, timeout: float) -> list[Handler]:
         """Wait up to `timeout` seconds, not at all if a touched socket has messages; return whom to call."""
+        if self._few is not None:
+            return self._wait_for_few(self._few, timeout)
         if self._touched:
             self.look()
         handlers = self._ready
@@ -91,6 +115,20 @@ class Waiter:
             handler = known.get(descriptor)
             if handler is not None and handler not in handlers:
                 handlers.append(handler)
+        return handlers
+
+    def _wait_for_few(self, few: list[tuple[Any, int]], timeout: float) -> list[Handler]:
+        self._touched.clear()
+        handlers, self._ready = self._ready, []
+        # Whole milliseconds, and never 0 for a wait that was asked for.
+        wait = 0 if handlers or timeout <= 0.0 else min(math.ceil(timeout * 1000), _LONGEST)
+        for what, _event in zmq_poll(few, wait):
+            if what is self._event:
+                os.eventfd_read(self._event)
+            else:
+                handler = self._sockets[what][1]
+                if handler not in handlers:
+                    handlers.append(handler)
         return handlers
 
     def close(self) -> None:
