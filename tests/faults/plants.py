@@ -1,0 +1,148 @@
+"""Bugs to be planted into a process, by name: a test that cannot fail proves nothing, so each kind of fault is also run
+with the bug that it is there to find.
+
+Each one replaces a small part of the library by what a tired author might have written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+__all__ = ["PLANTS", "plant"]
+
+
+def runs_twice() -> None:
+    """A server that runs each request twice, as a retry in the wrong layer would."""
+    from messaging.rpc.invocation import Invocation, Invoker
+
+    once = Invoker.run
+
+    def twice(self: Invoker, invocation: Invocation) -> bytes | None:
+        once(self, invocation)
+        return once(self, invocation)
+
+    Invoker.run = twice  # type: ignore[method-assign]
+
+
+def ignores_budget() -> None:
+    """A server that does not look at the budget of a request before it runs it."""
+    from messaging.rpc.base_server import ServerCore
+    from messaging.rpc.monitor import InHand
+
+    def never(self: ServerCore, item: InHand) -> bool:
+        return False
+
+    ServerCore._too_late = never  # type: ignore[method-assign]
+
+
+def gives_no_signs() -> None:
+    """A server that never tells that a call is still running."""
+    from messaging.rpc.monitor import Monitor
+
+    def silent(self: Monitor) -> None:
+        self._signing = False
+
+    Monitor._give_signs = silent  # type: ignore[method-assign]
+
+
+def refuses_but_runs() -> None:
+    """A server that answers BUSY and runs the request nevertheless."""
+    from messaging.message import Delivery, Outcome
+    from messaging.rpc.base_server import ServerCore
+
+    def receive(self: ServerCore, batch: Sequence[Delivery]) -> None:
+        for delivery in batch:
+            item = self._take(delivery)
+            if item is not None:
+                if len(self._monitor.in_hand) >= self._inbox:
+                    self._reactor.settle([delivery], Outcome.REQUEUE)
+                self._monitor.add(item)
+                self._start([item])
+
+    ServerCore._receive_for_peer = receive  # type: ignore[method-assign]
+
+
+def stops_without_draining() -> None:
+    """A service that ends at the first signal, with whatever is in its hands."""
+    from messaging.rpc.server import Server
+
+    def stop(self: Server, grace: float = 25.0) -> bool:
+        os._exit(0)
+
+    Server.stop = stop  # type: ignore[method-assign]
+
+
+def raises_on_garbage() -> None:
+    """A server whose decoder lets an exception out that nobody expects."""
+    from messaging.drivers.zmq import callers
+    from messaging.drivers.zmq.frames import decode
+    from messaging.errors import DecodeError
+
+    def careless(data: bytes | memoryview) -> Any:
+        try:
+            return decode(data)
+        except DecodeError as error:
+            raise IndexError("list index out of range") from error
+
+    callers.decode = careless  # type: ignore[attr-defined]
+
+
+def keeps_garbage() -> None:
+    """A server that remembers 10 kB of everybody who ever said something that it did not understand."""
+    from messaging.drivers.zmq import callers
+    from messaging.drivers.zmq.frames import decode
+    from messaging.errors import DecodeError
+
+    kept: list[bytearray] = []
+
+    def hoard(data: bytes | memoryview) -> Any:
+        try:
+            return decode(data)
+        except DecodeError:
+            kept.append(bytearray(os.urandom(10_000)))
+            raise
+
+    callers.decode = hoard  # type: ignore[attr-defined]
+
+
+def serves_anybody() -> None:
+    """A server that greets and serves callers who look for the process that had its address before."""
+    from messaging.drivers.zmq import callers
+    from messaging.drivers.zmq.frames import Hello
+
+    on_hello = callers.Callers._on_hello
+
+    def blind(self: callers.Callers, routing: bytes, hello: Hello) -> None:
+        identity = self._runtime.identity
+        if hello.instance:
+            self._runtime.identity = hello.instance
+        hello.instance = ""
+        try:
+            on_hello(self, routing, hello)
+        finally:
+            self._runtime.identity = identity
+
+    callers.Callers._on_hello = blind  # type: ignore[method-assign]
+
+
+PLANTS: dict[str, Callable[[], None]] = {
+    function.__name__: function
+    for function in (
+        runs_twice,
+        ignores_budget,
+        gives_no_signs,
+        refuses_but_runs,
+        stops_without_draining,
+        raises_on_garbage,
+        keeps_garbage,
+        serves_anybody,
+    )
+}
+
+
+def plant(name: str) -> None:
+    """Plant a bug into this process; the empty name plants none. Raises KeyError for an unknown one."""
+    if name:
+        PLANTS[name]()
