@@ -66,13 +66,14 @@ def _allowed(annotation: Any, meta: msgspec.Meta | None) -> str:
     if meta is None:
         return name
     limits = [
-        f"{word} {limit:g}"
+        f"{word} {limit:g}" if isinstance(limit, float) else f"{word} {limit}"
         for word, limit in (("≥", meta.ge), (">", meta.gt), ("≤", meta.le), ("<", meta.lt))
         if limit is not None
     ]
+    told = f"{name} {' and '.join(limits)}".strip()
     if meta.pattern is not None and meta.examples:
-        limits.append("for example " + ", ".join(map(str, meta.examples)))
-    return f"{name} {' and '.join(limits)}".strip()
+        told += ", for example " + " or ".join(map(str, meta.examples))
+    return told
 
 
 def describe_options(table: type[Any]) -> Iterator[OptionInfo]:

@@ -110,7 +110,7 @@ def test_the_last_layer_wins() -> None:
         ({"mode": "quick"}, "fast | safe, not 'quick'"),
         ({"level": "3"}, "1 | 2, not '3'"),
         ({"size": "big"}, "a whole number ≥ 0 | auto, not 'big'"),
-        ({"label": "A"}, "text for example abc, not 'A'"),
+        ({"label": "A"}, "text, for example abc, not 'A'"),
         ({"name": 5}, "text, not 5"),
         ({"windw": 1}, "unknown option 'windw' (the URL) - did you mean 'window'?"),
         ({"zzz": 1}, "unknown option 'zzz' (the URL); options of memory://: force, heartbeat, label, level"),

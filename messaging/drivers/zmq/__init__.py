@@ -61,7 +61,7 @@ def _matchmaker(settings: ZmqSettings) -> Matchmaker:
         return StaticMatchmaker(url.hosts)
     if url.variant not in ("", "local"):
         raise ConfigError(
-            f"zmq+{url.variant}:// is not known{nearest(url.variant, _VARIANTS)} Variants: {', '.join(_VARIANTS)}"
+            f"zmq+{url.variant}:// is not known{nearest(url.variant, _VARIANTS)}; variants: {', '.join(_VARIANTS)}"
         )
     if url.hosts:
         raise InvalidUrl(

@@ -25,12 +25,10 @@ class ZmqSettings(Settings, frozen=True, kw_only=True):
         str | None, Meta(description="Address under which others reach the servers; by default the one they listen on")
     ] = None
     ports: Annotated[
-        str | None,
+        Annotated[str, Meta(pattern=r"^\d+(-\d+)?$", examples=["5555", "49152-65535"])] | None,
         Meta(
             description="Ports to listen on, one or a range, tried at random; by default 49152-65535, for "
-            "zmq+static:// those in the URL",
-            pattern=r"^\d+(-\d+)?$",
-            examples=["5555", "49152-65535"],
+            "zmq+static:// those in the URL"
         ),
     ] = None
     curve_key: Annotated[

@@ -110,8 +110,10 @@ def _read_text(option: str, value: str) -> str:
     try:
         return Path(value).read_text("ascii")
     except (OSError, ValueError) as error:
+        # Not the value, which may be a key with a character too few.
+        why = f"no file of this name can be read ({error.strerror})" if isinstance(error, OSError) else "it is no text"
         raise ConfigError(
-            f"{option} must be a key of {_LENGTH} characters of Z85, or the path of a file that holds it: {error}"
+            f"{option} must be a key of {_LENGTH} characters of Z85, or the path of a file that holds it; {why}"
         ) from None
 
 
