@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from messaging.drivers.base import Role
 from messaging.errors import Cancelled, Closed, ConfigError, DeadlineExceeded, Delivered, Forked, NotStarted, StateError
@@ -23,7 +23,7 @@ from messaging.executor import InlineExecutor, ThreadExecutor
 from messaging.message import Source
 from messaging.operations import Operations
 from messaging.subscription import DeliveryHandler
-from messaging.transport import BaseTransport
+from messaging.transport import BaseTransport, Transport, check_transport
 
 if TYPE_CHECKING:
     from messaging.coroutines import CoroutineRunner, LoopTasks
@@ -49,9 +49,13 @@ class ServiceState(enum.Enum):
 class ServiceCore:
     """The steps of a service's life, none of which waits. Public methods are thread-safe."""
 
+    _face: ClassVar[type[BaseTransport]]
+    """The kind of transport that this face can wait for."""
+
     def __init__(
         self, transport: BaseTransport, role: Role, *, executor: Literal["threads", "inline"], slots: int
     ) -> None:
+        check_transport(transport, self._face)
         if executor not in ("threads", "inline"):
             raise ConfigError(f"executor must be 'threads' or 'inline', not {executor!r}")
         check_count("slots", slots)
@@ -195,6 +199,7 @@ class BlockingService(ServiceCore):
     Thread-safe.
     """
 
+    _face = Transport
     _runner: CoroutineRunner | None = None
 
     def start(self, timeout: float = START_TIMEOUT) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from messaging.errors import InvalidTarget
 
-__all__ = ["DEFAULT_EXCHANGE", "Target", "version_compatible"]
+__all__ = ["DEFAULT_EXCHANGE", "Target", "check_target", "version_compatible"]
 
 DEFAULT_EXCHANGE = "messaging"
 _VERSION = re.compile(r"\d+\.\d+(\.\d+)?\Z")
@@ -70,6 +70,12 @@ class Target:
     def __repr__(self) -> str:
         shown = ((name, getattr(self, name)) for name in self.__slots__)
         return f"Target({', '.join(f'{name}={value!r}' for name, value in shown if value)})"
+
+
+def check_target(given: object) -> None:
+    """Refuse what is no Target, a bare topic above all. Raises InvalidTarget."""
+    if not isinstance(given, Target):
+        raise InvalidTarget(f'a target is written messaging.Target(topic="inventory"), not {given!r}')
 
 
 def version_compatible(offered: str, wanted: str) -> bool:

@@ -17,14 +17,14 @@ from typing import Any, Self
 from messaging.counters import Counters
 from messaging.drivers import load_driver
 from messaging.drivers.base import Capabilities, Connection, ConnectionEvents, Driver, Role, Services, State
-from messaging.errors import Closed
+from messaging.errors import Closed, ConfigError
 from messaging.operations import Operations
 from messaging.options import build_settings
 from messaging.reactor import Reactor
 from messaging.thread_reactor import ThreadReactor
 from messaging.url import Url, parse_url
 
-__all__ = ["BaseTransport", "Transport", "open_transport"]
+__all__ = ["BaseTransport", "Transport", "check_transport", "open_transport"]
 
 _alive: weakref.WeakSet[BaseTransport] = weakref.WeakSet()
 
@@ -41,7 +41,7 @@ class BaseTransport:
         credentials: Callable[[], tuple[str, str]] | None = None,
         **options: Any,
     ) -> None:
-        self.url = parse_url(url) if isinstance(url, str) else url
+        self.url = url if isinstance(url, Url) else parse_url(url)
         self._driver: Driver = load_driver(self.url.scheme, self.url.variant)
         layers = [
             ("configuration file", file or {}),
@@ -196,6 +196,21 @@ def open_transport(url: str, **options: Any) -> Transport:
     or ConfigError.
     """
     return Transport(url, **options)
+
+
+def check_transport(given: object, wanted: type[BaseTransport]) -> None:
+    """Refuse what is no open transport, and one of the other face, whose waiting would stop the loop or never end.
+
+    Raises ConfigError.
+    """
+    if isinstance(given, wanted):
+        return
+    cure = "open it with messaging.open_transport(url)"
+    if isinstance(given, BaseTransport) and isinstance(given, Transport):
+        cure = "it is the blocking one; open it with messaging.aio.open_transport(url), or import rpc from messaging"
+    elif isinstance(given, BaseTransport):
+        cure = "it is the one for asyncio; open it with messaging.open_transport(url), or import rpc from messaging.aio"
+    raise ConfigError(f"{given!r} is no transport that can be used here: {cure}")
 
 
 def _after_fork_in_child() -> None:

@@ -96,7 +96,7 @@ def parse_url(text: str) -> Url:
         raise InvalidUrl(f"a transport URL is a string, not {type(text).__name__}")
     match = _SCHEME.match(text)
     if match is None:
-        raise InvalidUrl(f"no scheme{_start(text)}; write for example zmq://, rabbit://host/ or memory://")
+        raise InvalidUrl(f"no scheme{_start(text)}; write for example zmq://, zmq+static://host:5555/ or memory://")
     if not all(char.isprintable() and char != " " for char in text):
         raise InvalidUrl("a transport URL has no blanks, line ends or control characters; write a blank as %20")
     rest, _, query = text[match.end() :].partition("?")

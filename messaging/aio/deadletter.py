@@ -25,6 +25,7 @@ class DeadLetters(BaseDeadLetters):
     """
 
     transport: Transport
+    _face = Transport
 
     async def __aenter__(self) -> Self:
         self._loop = self.transport.bind()

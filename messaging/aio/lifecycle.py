@@ -23,6 +23,7 @@ class AsyncService(ServiceCore):
     """
 
     transport: Transport
+    _face = Transport
     _stopped: asyncio.Event | None = None
 
     async def start(self, timeout: float = START_TIMEOUT) -> None:

@@ -81,6 +81,7 @@ class Notifier(BaseNotifier, Verbs[_Awaited]):
     """
 
     transport: Transport
+    _face = Transport
 
     async def notify(
         self,

@@ -52,6 +52,7 @@ class Client(BaseClient):
     """The asyncio client. Parameters and errors as in `messaging.rpc.Client`; use it from tasks of one loop."""
 
     transport: Transport
+    _face = Transport
 
     @overload
     async def call(
@@ -236,6 +237,7 @@ class Server(ServerCore):
     """
 
     transport: Transport
+    _face = Transport
 
     def __init__(self, transport: Transport, target: Any, endpoints: Sequence[Any], **options: Any) -> None:
         super().__init__(transport, target, endpoints, **options)

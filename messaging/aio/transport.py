@@ -112,7 +112,13 @@ class Transport(BaseTransport):
         super()._forked()
 
     async def close(self, grace: float = 5.0) -> None:
-        """Flush and close all connections within `grace` seconds; whatever still waits ends with Closed. Idempotent."""
+        """Flush and close all connections within `grace` seconds; whatever still waits ends with Closed. Idempotent.
+
+        Raises StateError in another loop than the transport's own.
+        """
+        if self._loop is not None:
+            # Its connections live in that loop; from another one they could only be broken.
+            self.bind()
         reactors = self._begin_close()
         for reactor in reactors:
             reactor.start_close(grace)

@@ -8,7 +8,7 @@ of its pool, and listeners of other pools pass over it. It keeps its message id;
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from messaging.deadline import timeout_seconds
 from messaging.drivers.base import Role
@@ -33,7 +33,7 @@ from messaging.notify.handling import decoded
 from messaging.notify.session import KIND, NotifySession, Sending
 from messaging.reactor import Reactor
 from messaging.target import DEFAULT_EXCHANGE, Target
-from messaging.transport import BaseTransport
+from messaging.transport import BaseTransport, check_transport
 from messaging.wire.native import KEY_HEADER, POOL_HEADER
 
 __all__ = ["BaseDeadLetters", "DeadLetter", "counted"]
@@ -70,6 +70,9 @@ class BaseDeadLetters:
     where the transport keeps no dead letters.
     """
 
+    _face: ClassVar[type[BaseTransport]]
+    """The kind of transport that this face can wait for."""
+
     def __init__(
         self,
         transport: BaseTransport,
@@ -79,6 +82,7 @@ class BaseDeadLetters:
         limit: int = 1_000,
         timeout: float | None = None,
     ) -> None:
+        check_transport(transport, self._face)
         if transport.capabilities.reject != "dead_letter":
             raise Unsupported(
                 f"{transport.url.scheme}:// keeps no dead letters; give the listener a dead_letter= of its own"

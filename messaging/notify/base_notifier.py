@@ -14,7 +14,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import msgspec
 
@@ -37,7 +37,7 @@ from messaging.notify.routing import Routing
 from messaging.notify.session import KIND, NotifySession, Sending
 from messaging.notify.sinks import Messaging, Noop, Sink, sinks_of
 from messaging.target import DEFAULT_EXCHANGE, Target
-from messaging.transport import BaseTransport
+from messaging.transport import BaseTransport, check_transport
 from messaging.wire import native
 from messaging.wire.native import KEY_HEADER, LEVEL_HEADER, POOL_HEADER
 
@@ -109,6 +109,9 @@ class BaseNotifier:
     Raises ConfigError, InvalidTarget, or Unsupported.
     """
 
+    _face: ClassVar[type[BaseTransport]]
+    """The kind of transport that this face can wait for."""
+
     def __init__(
         self,
         transport: BaseTransport,
@@ -124,6 +127,7 @@ class BaseNotifier:
         sinks: Sequence[Sink | str] | None = None,
         around: Sequence[NotifierAround] = (),
     ) -> None:
+        check_transport(transport, self._face)
         if on_error not in ("raise", "log") and not callable(on_error):
             raise ConfigError(f"on_error must be 'raise', 'log' or a function of (event, error), not {on_error!r}")
         if unrouted not in ("raise", "count"):

@@ -32,6 +32,7 @@ class DeadLetters(BaseDeadLetters):
     """
 
     transport: Transport
+    _face = Transport
 
     def __enter__(self) -> Self:
         self._queue: queue.SimpleQueue[DeadLetter] = queue.SimpleQueue()

@@ -164,6 +164,8 @@ class Dispatcher:
 
 
 def _handlers_of(endpoint: Any, in_batches: bool) -> list[Handler]:
+    if isinstance(endpoint, type):
+        raise ConfigError(f"an endpoint is an object, and {endpoint.__name__} is a class: write {endpoint.__name__}()")
     where = type(endpoint).__name__
     rule = getattr(endpoint, "filter_rule", None)
     if rule is not None and not isinstance(rule, Filter):

@@ -30,6 +30,7 @@ class Notifier(BaseNotifier, Verbs[None]):
     """
 
     transport: Transport
+    _face = Transport
 
     def notify(
         self,

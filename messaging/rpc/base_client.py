@@ -13,7 +13,7 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import msgspec
 
@@ -32,8 +32,8 @@ from messaging.message import MESSAGE_ID, Delivery, Outgoing, Route
 from messaging.rpc import faults
 from messaging.rpc.dispatcher import exposure_of
 from messaging.rpc.session import Call, CallPolicy, Cast, Request, RpcSession
-from messaging.target import DEFAULT_EXCHANGE, Target, version_compatible
-from messaging.transport import BaseTransport
+from messaging.target import DEFAULT_EXCHANGE, Target, check_target, version_compatible
+from messaging.transport import BaseTransport, check_transport
 from messaging.wire import native
 from messaging.wire.native import VERSION, RequestBody
 
@@ -116,6 +116,9 @@ class _Plan:
 class BaseClient:
     """A client without a way of waiting. Immutable, thread-safe; `prepare` makes changed copies."""
 
+    _face: ClassVar[type[BaseTransport]]
+    """The kind of transport that this face can wait for."""
+
     def __init__(
         self,
         transport: BaseTransport,
@@ -132,6 +135,8 @@ class BaseClient:
         exceptions: Sequence[type[BaseException]] = (),
         around: Sequence[ClientAround] = (),
     ) -> None:
+        check_transport(transport, self._face)
+        check_target(target)
         if not transport.capabilities.rpc:
             raise Unsupported(f"{transport.url.scheme}:// carries notifications only; use another transport for RPC")
         self.transport = transport

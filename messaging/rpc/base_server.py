@@ -19,7 +19,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from messaging.codec import Serializer
 from messaging.drivers.base import Role
@@ -33,6 +33,7 @@ from messaging.errors import (
     Unsupported,
 )
 from messaging.executor import InlineExecutor, ThreadExecutor
+from messaging.lifecycle import check_count
 from messaging.message import (
     CORRELATION_ID,
     MESSAGE_ID,
@@ -45,12 +46,12 @@ from messaging.message import (
     Stage,
     Token,
 )
-from messaging.rpc.dispatcher import EXPOSED, AccessPolicy, Dispatcher
+from messaging.rpc.dispatcher import EXPOSED, AccessPolicy, Dispatcher, checked
 from messaging.rpc.invocation import Around, Invocation, Invoker
 from messaging.rpc.monitor import InHand, Monitor
 from messaging.rpc.session import RpcSession
-from messaging.target import DEFAULT_EXCHANGE, Target
-from messaging.transport import BaseTransport
+from messaging.target import DEFAULT_EXCHANGE, Target, check_target
+from messaging.transport import BaseTransport, check_transport
 
 if TYPE_CHECKING:
     from messaging.coroutines import CoroutineRunner, LoopTasks
@@ -106,6 +107,8 @@ class Ping:
 class ServerCore:
     """What servers of both faces do. Its public methods are thread-safe."""
 
+    _face: ClassVar[type[BaseTransport]]
+
     def __init__(
         self,
         transport: BaseTransport,
@@ -120,19 +123,20 @@ class ServerCore:
         around: Sequence[Around] = (),
         traces: bool = True,
     ) -> None:
+        check_transport(transport, self._face)
+        check_target(target)
         if not target.topic or not target.server:
             raise InvalidTarget(f"a server's target needs a topic and a server name, not {target!r}")
         if executor not in ("threads", "inline"):
             raise ConfigError(f"executor must be 'threads' or 'inline', not {executor!r}")
-        for name, value in (("slots", slots), ("inbox", inbox)):
-            if value < 1:
-                raise ConfigError(f"{name} must be a whole number of at least 1, not {value!r}")
+        check_count("slots", slots)
+        check_count("inbox", inbox)
         self.transport = transport
         self.target = target
         capabilities = transport.capabilities
         if not capabilities.rpc:
             raise Unsupported(f"{transport.url.scheme}:// carries notifications only; use another transport for RPC")
-        self._dispatcher = Dispatcher([*endpoints, Ping(target.server)], _with_ping(access), serializer)
+        self._dispatcher = Dispatcher([*checked(endpoints), Ping(target.server)], _with_ping(access), serializer)
         late = [method.name for method in self._dispatcher.methods if method.delivery == "at_least_once"]
         if late and capabilities.redelivers == "none":
             raise Unsupported(

@@ -37,6 +37,7 @@ class Client(BaseClient):
     """
 
     transport: Transport
+    _face = Transport
 
     @overload
     def call(

@@ -28,6 +28,7 @@ __all__ = [
     "Exposure",
     "Method",
     "Signature",
+    "checked",
     "expose",
     "exposure_of",
 ]
@@ -108,6 +109,18 @@ def PUBLIC_METHODS(endpoint: Any, method: str) -> bool:  # noqa: N802 - it is pa
 def ALL_METHODS(endpoint: Any, method: str) -> bool:  # noqa: N802 - it is passed as a constant
     """Everything but what Python itself defines; the predecessor's legacy policy."""
     return not (method.startswith("__") and method.endswith("__"))
+
+
+def checked(endpoints: object) -> Sequence[Any]:
+    """Return a list of endpoints, or refuse what is none. Raises ConfigError."""
+    if isinstance(endpoints, str) or not isinstance(endpoints, Sequence):
+        raise ConfigError(f"endpoints must be a list of objects, for example [Inventory()], not {endpoints!r}")
+    for endpoint in endpoints:
+        if isinstance(endpoint, type):
+            raise ConfigError(
+                f"an endpoint is an object, and {endpoint.__name__} is a class: write {endpoint.__name__}()"
+            )
+    return endpoints
 
 
 class Signature:

@@ -159,7 +159,7 @@ class Invoker:
             body = native.encode(native.Result(native.VERSION, Kind.RESULT, 0, value, self._server))
         except EncodeError as error:
             told = EncodeError(
-                f"the result of {method.name}, a {type(value).__name__}, cannot be sent: {error}; "
+                f"the result of {method.name}, of type {type(value).__name__}, cannot be sent: {error}; "
                 "return plain values, dataclasses or msgspec structs, or set a serializer"
             )
             return self._failure(item, method, told, ran=True, code="encode")

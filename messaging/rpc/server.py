@@ -33,6 +33,7 @@ class Server(ServerCore):
     """
 
     transport: Transport
+    _face = Transport
     _runner: CoroutineRunner | None = None
 
     def start(self, timeout: float = START_TIMEOUT) -> None:
