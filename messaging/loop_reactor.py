@@ -129,7 +129,7 @@ class LoopReactor(Reactor):
                     return
                 if hint > 0.0 and not inbox:
                     break
-            wait = self._tick()
+            wait = self._wait()
         except Exception as error:
             self._loop.remove_reader(self._descriptor)
             self._broke(error)

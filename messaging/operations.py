@@ -32,7 +32,7 @@ class Operations:
         self._prefix = os.urandom(8).hex()
         self._ids = itertools.count(1).__next__
         self._attached: dict[type[Any], Any] = {}
-        reactor.turn_hooks.append(self._turn)
+        reactor.timers.hooks.append(self._turn)
         reactor.on_change.append(self._reactor_changed)
 
     def next_id(self) -> str:
@@ -78,4 +78,4 @@ class Operations:
                 # What was written may run, and may have run.
                 known = Delivered.NO if operation.outgoing.stage is None else Delivered.MAYBE
                 self.end(operation, Closed("the transport was closed", delivered=known))
-            self.reactor.turn_hooks.clear()
+            self.reactor.timers.hooks.clear()

@@ -18,10 +18,7 @@ batches to whoever subscribed. User code never runs here, except handlers that a
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import logging
-import math
 import threading
 import time
 from collections import deque
@@ -36,24 +33,19 @@ from messaging.errors import (
     ConnectFailed,
     ConnectionLost,
     Delivered,
-    StateError,
     TransportError,
 )
 from messaging.holding import Holding, answer
 from messaging.message import Delivery, Outcome, Outgoing, SentResult, Source, SourceKind
 from messaging.offload import Offload
-from messaging.subscription import DeliveryHandler, SubscribedHandler, Subscription
+from messaging.subscription import DeliveryHandler, SubscribedHandler, Subscription, Subscriptions
+from messaging.timers import Timers
 
 __all__ = ["Connect", "Reactor"]
 
 _log = logging.getLogger(__name__)
 
 Connect = Callable[[ConnectionEvents, Services], Connection]
-
-_NEWS = "a subscriber failed on its news"
-_LONGEST_WAIT = 30.0
-"""Seconds after which the owner looks around even when nothing asked for it; a bound on the harm of a bug in a driver.
-"""
 
 
 class Reactor:
@@ -73,8 +65,6 @@ class Reactor:
         self.on_change: list[Callable[[], None]] = []
         """Called on the owner after the state or a subscription changed."""
         self.on_peer: Callable[[str, Exception], None] | None = None
-        self.turn_hooks: list[Callable[[float], float]] = []
-        """Called on the owner once per turn with the time; each returns when it wants to be called next."""
         self._inbox: deque[Any] = deque()
         self._sleeping = False
         self._launched = False
@@ -84,14 +74,14 @@ class Reactor:
         self._closed = threading.Event()
         self.holding = Holding(name, clock)
         """What cannot go yet, and why."""
-        self._subscriptions: dict[Source, Subscription] = {}
         self._settled: dict[int, Callable[[Delivery, Exception | None], None]] = {}
         self._flushed: list[Callable[[], None]] = []
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
-        self._timer_ids = itertools.count()
+        self.timers = Timers()
+        self.timers.hooks.append(self._expire_held)
         self._in_events = False
         self._offload: Offload | None = None
         self._connection = connect(self, self)
+        self._subscriptions = Subscriptions(self._connection)
         # A driver whose publish is thread-safe saves the caller the hand-over, and the owner the wake-up.
         self._direct = capabilities.threadsafe_publish
 
@@ -99,10 +89,12 @@ class Reactor:
 
     def publish(self, outgoing: Outgoing) -> None:
         """Send a message as soon as it can go; its token gets the news, on the owner. Raises Closed."""
-        if (self._direct or self.in_events()) and self.holding.may_go(outgoing):
-            self._connection.publish(outgoing)
-        else:
+        if not ((self._direct or self.in_events()) and self.holding.may_go(outgoing)):
             self._post(outgoing)
+            return
+        if 0.0 < outgoing.deadline < self.timers.due:
+            self.call_soon(lambda: self._look_by(outgoing))
+        self._connection.publish(outgoing)
 
     def accept(self, delivery: Delivery) -> None:
         """Settle one delivery as done; the fast form of `settle`, batched with its neighbours in the inbox."""
@@ -149,35 +141,20 @@ class Reactor:
         """Receive from a source. `on_subscribed(address, error)` is called on the owner at each change, after every
         reconnect too.
         """
-
-        def act() -> None:
-            if source in self._subscriptions:
-                on_subscribed("", StateError(f"{source} is subscribed already on this connection"))
-                return
-            self._subscriptions[source] = Subscription(source, window, on_deliveries, on_subscribed)
-            self._connection.subscribe(source, window)
-
-        self.call_soon(act)
+        wanted = Subscription(source, window, on_deliveries, on_subscribed)
+        self.call_soon(lambda: self._subscriptions.add(wanted))
 
     def change_window(self, source: Source, window: int) -> None:
         """Change the window of a subscription; 0 holds it."""
-
-        def act() -> None:
-            subscription = self._subscriptions.get(source)
-            if subscription is not None and subscription.window != window:
-                subscription.window = window
-                self._connection.subscribe(source, window)
-
-        self.call_soon(act)
+        self.call_soon(lambda: self._subscriptions.change_window(source, window))
 
     def unsubscribe(self, source: Source) -> None:
         """Stop receiving; the subscription's on_subscribed gets Cancelled when it is done."""
+        self.call_soon(lambda: self._subscriptions.remove(source))
 
-        def act() -> None:
-            if source in self._subscriptions:
-                self._connection.unsubscribe(source)
-
-        self.call_soon(act)
+    def address_of(self, source: Source) -> str:
+        """The address under which a source is reachable now, or an empty string."""
+        return self._subscriptions.address_of(source)
 
     def call_soon(self, function: Callable[[], None]) -> None:
         """Run a function on the owner; at once when called by the owner in an event. Raises Closed."""
@@ -190,18 +167,13 @@ class Reactor:
         """Run a function on the owner after `delay` seconds; it is dropped when the connection closes."""
         when = self.clock() + delay
         if self.in_events():
-            heapq.heappush(self._timers, (when, next(self._timer_ids), function))
+            self.timers.at(when, function)
         else:
-            self._post(lambda: heapq.heappush(self._timers, (when, next(self._timer_ids), function)))
+            self._post(lambda: self.timers.at(when, function))
 
     def after_flush(self, function: Callable[[], None]) -> None:
         """Run a function on the owner once everything that was posted before has been through a pump."""
         self.call_soon(lambda: self._flushed.append(function))
-
-    def address_of(self, source: Source) -> str:
-        """The address under which a source is reachable now, or an empty string."""
-        subscription = self._subscriptions.get(source)
-        return subscription.address if subscription is not None and subscription.ready else ""
 
     def in_events(self) -> bool:
         """Whether the caller is the owner, handling events: then it may touch the connection at once."""
@@ -296,14 +268,22 @@ class Reactor:
         """Act on everything that was posted; owner only."""
         inbox = self._inbox
         holding = self.holding
+        timers = self.timers
         publish = self._connection.publish
         accepts: list[Delivery] = []
+        # Where settling is end to end, a settlement rides on the answer that follows it; elsewhere many go in one.
+        rides = self.capabilities.acceptance == "peer"
         self._in_events = True
         try:
             while inbox:
                 item = inbox.popleft()
                 kind = type(item)
                 if kind is Outgoing:
+                    if rides and accepts:
+                        self._accept_all(accepts)
+                        accepts = []
+                    if 0.0 < item.deadline < timers.due:
+                        timers.due = item.deadline
                     # `_send`, written out: this runs once per message.
                     if holding.ready and (not item.reply_to or holding.reply_ready):
                         publish(item)
@@ -329,7 +309,13 @@ class Reactor:
         for batch in by_source.values():
             self._connection.settle(batch, Outcome.ACCEPT)
 
+    def _look_by(self, outgoing: Outgoing) -> None:
+        """Have the deadline of a message looked at in time; on the owner."""
+        if 0.0 < outgoing.deadline < self.timers.due:
+            self.timers.due = outgoing.deadline
+
     def _send(self, outgoing: Outgoing) -> None:
+        self._look_by(outgoing)
         if self.holding.may_go(outgoing):
             self._connection.publish(outgoing)
         else:
@@ -337,31 +323,24 @@ class Reactor:
 
     # Turns of the owner
 
-    def _next_wait(self, now: float, hint: float) -> float:
-        soonest = now + min(hint, _LONGEST_WAIT)
-        if self._timers and self._timers[0][0] < soonest:
-            soonest = self._timers[0][0]
-        if self.holding.next_expiry < soonest:
-            soonest = self.holding.next_expiry
-        return soonest - now if soonest > now else 0.0
-
-    def _tick(self) -> float:
-        """Run what is due; return the wait that the hooks and timers allow, in seconds."""
+    def _wait(self) -> float:
+        """Do what is due, and return for how long, in seconds, nothing else will be."""
         now = self.clock()
-        self._in_events = True
-        try:
-            timers = self._timers
-            # What a timer has published lies in the connection's buffer: it goes out in a pump, before any wait.
-            soonest = now if timers and timers[0][0] <= now else math.inf
-            while timers and timers[0][0] <= now:
-                function = heapq.heappop(timers)[2]
-                self._shield("a timer failed", function)
-            self.holding.expire(now)
-            for hook in self.turn_hooks:
-                soonest = min(soonest, hook(now))
-        finally:
-            self._in_events = False
-        return self._next_wait(now, soonest - now)
+        timers = self.timers
+        if now >= timers.due:
+            self._in_events = True
+            try:
+                timers.run(now, self._call_timer)
+            finally:
+                self._in_events = False
+        return timers.due - now if timers.due > now else 0.0
+
+    def _call_timer(self, function: Callable[[], None]) -> None:
+        self._shield("a timer failed", function)
+
+    def _expire_held(self, now: float) -> float:
+        self.holding.expire(now)
+        return self.holding.next_expiry
 
     def _shield(self, what: str, function: Callable[..., object], *arguments: Any) -> None:
         """Call what stands above; its bugs are logged and must not stop the owner."""
@@ -384,7 +363,7 @@ class Reactor:
             _log.warning("%s: the driver did not close in time and was abandoned", self.name)
             self.state = State.CLOSED
 
-        heapq.heappush(self._timers, (self.clock() + grace + 0.5, next(self._timer_ids), abandon))
+        self.timers.at(self.clock() + grace + 0.5, abandon)
 
     def _finish(self, cause: Exception) -> None:
         """The connection is gone for good: end everything that waits. Once, on the owner or before there is one."""
@@ -393,9 +372,7 @@ class Reactor:
         self.state = State.CLOSED
         self.holding.give_up(cause)
         self._refuse_inbox()
-        for subscription in list(self._subscriptions.values()):
-            self._shield(_NEWS, subscription.on_subscribed, "", cause)
-        self._subscriptions.clear()
+        self._subscriptions.refuse(cause)
         self._changed()
         if self._offload is not None:
             self._offload.close()
@@ -431,33 +408,23 @@ class Reactor:
                     self.capabilities = peer
                 self._release()
             elif state is State.LOST:
-                for subscription in self._subscriptions.values():
-                    subscription.ready = False
+                self._subscriptions.lost()
                 if retry_in is None and not self._closing:
                     fatal = cause or ConnectFailed(f"{self.name} cannot be connected")
                     self.holding.give_up(fatal)
-                    for subscription in list(self._subscriptions.values()):
-                        self._shield(_NEWS, subscription.on_subscribed, "", fatal)
+                    self._subscriptions.refuse(fatal)
             self._changed()
         finally:
             self._in_events = False
 
     def on_subscribed(self, source: Source, address: str, error: Exception | None) -> None:
         """See ConnectionEvents."""
-        subscription = self._subscriptions.get(source)
-        if subscription is None:
-            return
         self._in_events = True
         try:
-            subscription.ready = error is None
-            subscription.address = address
-            subscription.error = error
-            if error is not None and not isinstance(error, ConnectionLost):
-                del self._subscriptions[source]
             if source.kind is SourceKind.REPLY:
                 self.holding.reply_ready = error is None
                 self._release()
-            self._shield(_NEWS, subscription.on_subscribed, address, error)
+            self._subscriptions.changed(source, address, error)
             self._changed()
         finally:
             self._in_events = False

@@ -37,7 +37,7 @@ class ThreadReactor(Reactor):
             while self.state is not State.CLOSED:
                 if inbox:
                     self._drain()
-                wait = self._tick()
+                wait = self._wait()
                 if hint < wait:
                     wait = hint
                 self._sleeping = True

@@ -145,7 +145,7 @@ class LooksBeforeItLiesDown(SlowReactor):
         self._ident = threading.get_ident()
         while self.state is not State.CLOSED:
             self._drain()
-            wait = 0.0 if self._inbox else self._tick()
+            wait = 0.0 if self._inbox else self._wait()
             self._sleeping = True
             self._connection.pump(wait)
             self._sleeping = False
