@@ -51,6 +51,7 @@ _EVENT = struct.Struct("=hi")
 
 
 _NO_BODIES: list[bytes] = []
+_OTHER_KEYS = "it may have another key than curve_server_key, or no curve_key at all"
 
 Receive = Callable[[Link, Batch, list[bytes]], None]
 """Takes what a process has sent: the batch, and the frames of large bodies."""
@@ -249,11 +250,11 @@ class Peer(Link):
         elif event == zmq.Event.HANDSHAKE_FAILED_AUTH:
             self.fail(AuthFailed(f"{self.place} refused the CURVE key; add its public key to curve_allowed there"))
         elif event == zmq.Event.HANDSHAKE_FAILED_PROTOCOL:
-            cure = "it may have no curve_key" if curve else "it may ask for CURVE: set curve_key"
+            cure = _OTHER_KEYS if curve else "it may ask for CURVE: set curve_key"
             self.fail(AuthFailed(f"{self.place} does not speak as this process does; {cure}"))
         elif event == zmq.Event.HANDSHAKE_FAILED_NO_DETAIL:
             if curve:
-                self.fail(AuthFailed(f"{self.place} broke off the greeting; curve_server_key may not be its key"))
+                self.fail(AuthFailed(f"{self.place} broke off the greeting; {_OTHER_KEYS}"))
             else:
                 self.fail(ConnectFailed(f"{self.place} broke off the greeting; it may not speak ZeroMQ"))
         elif event == zmq.Event.DISCONNECTED:

@@ -22,6 +22,7 @@ from messaging.drivers.zmq.peer import Peer
 from messaging.drivers.zmq.peers import Peers
 from messaging.drivers.zmq.runtime import Runtime
 from messaging.errors import (
+    AuthFailed,
     ConnectFailed,
     DeadlineExceeded,
     Delivered,
@@ -176,9 +177,7 @@ class Sender:
     def _nobody_reached(self, route: Route) -> Exception:
         failure = self._peers.unreached()
         if failure is not None:
-            error = ConnectFailed(f"{_nobody(route)}, but not every peer could be asked: {failure}")
-            error.__cause__ = failure
-            return error
+            return _unreached(f"{_nobody(route)}, but not every peer could be asked", failure)
         return NoRoute(_nobody(route))
 
     # What comes back
@@ -356,9 +355,8 @@ class Sender:
             item, _since = choice.waiting.popleft()
             self._release(1)
             if not outgoing_of(item).withdrawn:
-                error = ConnectFailed(f"{_called(outgoing_of(item).route)} is known but cannot be reached: {failure}")
-                error.__cause__ = failure
-                self._end(item, None, error)
+                told = f"{_called(outgoing_of(item).route)} is known but cannot be reached"
+                self._end(item, None, _unreached(told, failure))
         if not choice.waiting:
             self._waiting.discard(choice)
 
@@ -444,6 +442,15 @@ class Sender:
         for _when, _serial, item in retries:
             self._end(item, None, error)
         self._release(self._held)
+
+
+def _unreached(told: str, failure: Exception | None) -> ConnectFailed:
+    """An error of the kind of the last failure: refused credentials stay refused, however often they are tried."""
+    kind = AuthFailed if isinstance(failure, AuthFailed) else ConnectFailed
+    error = kind(f"{told}: {failure}")
+    error.retryable = getattr(failure, "retryable", True)
+    error.__cause__ = failure
+    return error
 
 
 def _called(route: Route) -> str:
