@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from messaging.around import enter
-from messaging.errors import Cancelled, PipelineFailed, StateError
+from messaging.errors import Cancelled, Forked, PipelineFailed, StateError
 from messaging.rpc.base_client import BaseClient, Kind
 from messaging.rpc.session import Request
 
@@ -69,6 +69,9 @@ class _CallFuture(concurrent.futures.Future[Any]):
             if self.request is None:
                 return
             request = self.request
+        if type(request.error) is Forked:
+            # A thread of the parent may hold the lock of this Future, and in the child nobody would release it.
+            self._condition = threading.Condition()
         if self.done():
             return
         try:

@@ -127,6 +127,16 @@ def serves_anybody() -> None:
     callers.Callers._on_hello = blind  # type: ignore[method-assign]
 
 
+def ignores_forks() -> None:
+    """A transport that a forked child uses as if it were its own."""
+    from messaging.transport import BaseTransport
+
+    def unmoved(self: BaseTransport) -> None:
+        pass
+
+    BaseTransport._forked = unmoved  # type: ignore[method-assign]
+
+
 PLANTS: dict[str, Callable[[], None]] = {
     function.__name__: function
     for function in (
@@ -138,6 +148,7 @@ PLANTS: dict[str, Callable[[], None]] = {
         raises_on_garbage,
         keeps_garbage,
         serves_anybody,
+        ignores_forks,
     )
 }
 
