@@ -213,7 +213,9 @@ class LocalMatchmaker:
         if record is None:
             return
         try:
-            os.utime(self._directory / (record.instance + _SUFFIX))
+            # The full clock, because the kernel's coarse one may show two renewals as one.
+            renewal = time.time_ns()
+            os.utime(self._directory / (record.instance + _SUFFIX), ns=(renewal, renewal))
             self._next_renewal = now + self._lease / 3
         except OSError:
             # Somebody took the record for a dead one while this process was stopped, or emptied the directory.
