@@ -24,7 +24,7 @@ from messaging.drivers.zmq.peer import Peer
 from messaging.drivers.zmq.peers import Peers
 from messaging.drivers.zmq.runtime import Runtime
 from messaging.drivers.zmq.sender import Sender
-from messaging.errors import Cancelled, Closed, ConnectFailed, ConnectionLost, Delivered, Forked
+from messaging.errors import Cancelled, Closed, ConfigError, ConnectFailed, ConnectionLost, Delivered, Forked
 from messaging.matchmaker.base import Matchmaker, Record
 from messaging.message import Delivery, Outcome, Source, SourceKind
 
@@ -65,6 +65,8 @@ class ZmqConnection:
         self._sender = Sender(runtime, self._choices, self._peers, self._write_now)
         self._callers = Callers(runtime, self._inbox, self, self._receive)
         self._state: State | None = None
+        self._unusable: ConfigError | None = None
+        """Why nobody will ever be found."""
         self._requested: dict[Source, int] = {}
         """Sources to tell as subscribed, with the revision that has to be registered before."""
         self._failed: list[tuple[Item, Exception]] = []
@@ -167,8 +169,12 @@ class ZmqConnection:
             return
         runtime.due = math.inf
         if self._state is None:
-            self._matchmaker.start(self._waiter.wake, now)
-            self._tell_state(State.READY)
+            self._begin(now)
+        if self._unusable is not None:
+            self._refuse_subscriptions(self._unusable)
+            if self._closing_until < math.inf:
+                self._go_on_closing(now)
+            return
         if self._requested:
             self._serve(now)
         self._peers.tick(now)
@@ -180,6 +186,17 @@ class ZmqConnection:
             self._tell_state(State.BLOCKED if self._sender.blocked else State.READY)
         if self._closing_until < math.inf:
             self._go_on_closing(now)
+
+    def _begin(self, now: float) -> None:
+        try:
+            self._matchmaker.start(self._waiter.wake, now)
+        except ConfigError as error:
+            # Nobody can be found, and trying again would not change that.
+            self._unusable = error
+            self._state = State.LOST
+            self._events.on_state(State.LOST, error, None, None)
+        else:
+            self._tell_state(State.READY)
 
     def _tell_state(self, state: State) -> None:
         self._state = state
@@ -231,10 +248,11 @@ class ZmqConnection:
 
     def _refuse_subscriptions(self, cause: Exception) -> None:
         for source in list(self._requested):
-            if source.kind is not SourceKind.REPLY:
+            if source.kind is not SourceKind.REPLY or self._unusable is not None:
                 del self._requested[source]
                 self._inbox.close(source)
-                error = cause if isinstance(cause, ConnectFailed) else ConnectFailed(f"cannot be registered: {cause}")
+                known = isinstance(cause, ConnectFailed | ConfigError)
+                error = cause if known else ConnectFailed(f"cannot be registered: {cause}")
                 self._news.subscribed(source, "", error)
 
     def _flush(self, now: float) -> None:
