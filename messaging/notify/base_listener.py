@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from random import random
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from messaging.codec import Serializer
 from messaging.drivers.base import Role
@@ -31,6 +31,9 @@ from messaging.notify.work import InHand, Lanes, Work
 from messaging.target import DEFAULT_EXCHANGE, Target
 from messaging.transport import BaseTransport
 from messaging.wire.native import LEVEL_HEADER, POOL_HEADER
+
+if TYPE_CHECKING:
+    from messaging.coroutines import CoroutineJob, CoroutineRunner, LoopTasks
 
 __all__ = ["DEFAULT_POOL", "BaseListener"]
 
@@ -135,12 +138,16 @@ class BaseListener(ServiceCore):
                 work.current.gave_up = True
             if work.job is not None and self._tasks is not None:
                 self._tasks.cancel(work.job)
-            if not work.begun and self._works.pop(work, False):
-                # Its coroutine got no slot in time, and now never will.
-                for item in work.items:
-                    self._tables.waiting[item] = True
-        self._endings.forget()
+                if not work.job.started:
+                    self._never_begun(work)
+        self._endings.forget_all()
         super()._abandon()
+
+    def _never_begun(self, work: Work) -> None:
+        """Its coroutine got no slot before the listener stopped."""
+        if self._works.pop(work, False):
+            for item in work.items:
+                self._endings.forget(item)
 
     def _drains(self) -> bool:
         return self._state in (ServiceState.DRAINING, ServiceState.STOPPED)
@@ -269,18 +276,21 @@ class BaseListener(ServiceCore):
         tasks = self._tasks
         if tasks is None:
             raise TypeError(f"{self._name()} has no loop for its coroutines")
-        work.begun = False
-        work.job = tasks.plain_job(lambda: self._await(work))
-        (tasks.start_here if self._on_loop and self._reactor.is_owner() else tasks.start)(work.job)
+        job = work.job = tasks.job(lambda: self._await(work, job, tasks))
+        (tasks.start_here if self._on_loop and self._reactor.is_owner() else tasks.start)(job)
 
-    async def _await(self, work: Work) -> None:
-        work.begun = True
-        if not await self._handling.run_coroutines(work):
-            self._resume(work)
-            return
-        todo: list[Work] = []
-        self._finish(work, todo)
-        self._begin(todo)
+    async def _await(self, work: Work, job: CoroutineJob, tasks: LoopTasks | CoroutineRunner) -> None:
+        try:
+            if not job.begun():
+                self._never_begun(work)
+            elif await self._handling.run_coroutines(work):
+                todo: list[Work] = []
+                self._finish(work, todo)
+                self._begin(todo)
+            else:
+                self._resume(work)
+        finally:
+            tasks.ended(job)
 
     def _resume(self, work: Work) -> None:
         """Go on where plain functions may block."""

@@ -109,7 +109,7 @@ class BaseNotifier:
     Raises ConfigError, InvalidTarget, or Unsupported.
     """
 
-    _face: ClassVar[type[BaseTransport]]
+    _face: ClassVar[type[BaseTransport]] = BaseTransport
     """The kind of transport that this face can wait for."""
 
     def __init__(

@@ -142,16 +142,20 @@ class Endings:
             tables.waiting[item] = True
         self._begin([Work([item]) for item in held])
 
-    def forget(self) -> None:
+    def forget_all(self) -> None:
         """End what nobody will get to any more, after the time for stopping."""
         for table in (self._tables.waiting, self._tables.held):
             for item in list(table):
                 if table.pop(item, False):
-                    if self._peer_settles:
-                        self._tell_of_loss(item, STOPPED)
-                        self.end(item, "dropped", [])
-                    else:
-                        self._requeue(item, 0.0, [])
+                    self.forget(item)
+
+    def forget(self, item: InHand) -> None:
+        """End one that no handler was called with; the caller has taken it out of its table."""
+        if self._peer_settles:
+            self._tell_of_loss(item, STOPPED)
+            self.end(item, "dropped", [])
+        else:
+            self._requeue(item, 0.0, [])
 
     def end(self, item: InHand, outcome: str, todo: list[Work] | None) -> None:
         """Count an outcome and let the next of its key go: into `todo`, or at once."""

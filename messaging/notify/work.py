@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from messaging.message import Delivery
 from messaging.notify.context import CurrentEvent
 from messaging.notify.dispatcher import Handler
 from messaging.notify.event import Event
 from messaging.wire.native import KEY_HEADER
+
+if TYPE_CHECKING:
+    from messaging.coroutines import CoroutineJob
 
 __all__ = ["InHand", "Lanes", "Letter", "Step", "Work"]
 
@@ -58,17 +61,15 @@ class Step(NamedTuple):
 class Work:
     """Deliveries that go through their handlers together: one, or a batch."""
 
-    __slots__ = ("begun", "current", "items", "job", "position", "steps")
+    __slots__ = ("current", "items", "job", "position", "steps")
 
     def __init__(self, items: list[InHand]) -> None:
         self.items = items
         self.steps: list[Step] = []
         self.position = 0
         self.current: CurrentEvent | None = None
-        self.job: Any = None
+        self.job: CoroutineJob | None = None
         """The coroutine that works on it, for cancelling it."""
-        self.begun = True
-        """False while its coroutine waits for a slot."""
 
     def next_step(self) -> Step | None:
         """Return the step to do now, without the deliveries that have failed; None: all are done."""
