@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -54,12 +56,39 @@ def _unreachable_zmq() -> str:
     return f"zmq+static://127.0.0.1:{port}/"
 
 
+def _cut_zmq(connection: Any) -> None:
+    """Shut down the TCP connections behind a driver's connection: those to its peers, and those to its own port."""
+    ports = {_port(peer.record.endpoint) for peer in connection._peers.open}
+    own = _port(connection._callers.endpoint)
+    for entry in os.listdir("/proc/self/fd"):
+        number = int(entry)
+        try:
+            if not stat.S_ISSOCK(os.fstat(number).st_mode):
+                continue
+        except OSError:
+            # It was the one of this listing, or was closed meanwhile.
+            continue
+        # A duplicate, so that what is closed here is not ZeroMQ's own descriptor.
+        with socket.socket(fileno=os.dup(number)) as tcp:
+            try:
+                local, remote = tcp.getsockname()[1], tcp.getpeername()[1]
+            except (OSError, IndexError):
+                continue
+            if tcp.family == socket.AF_INET and (remote in ports or local == own):
+                tcp.shutdown(socket.SHUT_RDWR)
+
+
+def _port(endpoint: str) -> int:
+    return int(endpoint.rpartition(":")[2]) if endpoint else -1
+
+
 def zmq() -> Subject:
     """ZeroMQ on this machine, each scenario with a directory of its own."""
     root = Path(tempfile.mkdtemp(prefix="messaging-conformance-"))
     return Subject(
         lambda: _zmq_url(root),
         name="zmq",
+        disconnect=_cut_zmq,
         unreachable=_unreachable_zmq,
         limited={"max_message": 131_072},
     )

@@ -186,7 +186,9 @@ def keeps_trying(case: Case) -> None:
 
 
 @connections.add(
-    "After a cut the connection reconnects and subscribes again, and tells each step.", hooks=("disconnect",)
+    "After a cut the connection reconnects and subscribes again, and tells each step.",
+    needs=("acceptance=backend",),
+    hooks=("disconnect",),
 )
 def reconnects_by_itself(case: Case) -> None:
     """LOST with a retry, READY again, every source announced again; then messages pass."""

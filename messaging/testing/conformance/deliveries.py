@@ -211,7 +211,11 @@ def _stale_settlements(bare: Bare) -> int:
     return sum(count for name, count in bare.connection.counts().items() if "stale" in name or "late" in name)
 
 
-@deliveries.add("What was delivered before a cut is stale after it: settling it does nothing.", hooks=("disconnect",))
+@deliveries.add(
+    "What was delivered before a cut is stale after it: settling it does nothing.",
+    needs=("acceptance=backend",),
+    hooks=("disconnect",),
+)
 def stale_after_a_cut(case: Case) -> None:
     """It is marked, its settlement is ignored and counted, and where the transport redelivers it comes again, once."""
     receiver, source = case.receiving()
@@ -240,7 +244,11 @@ def stale_after_a_cut(case: Case) -> None:
     together([sender, receiver], lambda: sender.final(marker), "news of the message after it")
 
 
-@deliveries.add("At a cut every message is answered: unwritten with NO, untaken with MAYBE.", hooks=("disconnect",))
+@deliveries.add(
+    "At a cut every message is answered: unwritten with NO, untaken with MAYBE.",
+    needs=("acceptance=backend",),
+    hooks=("disconnect",),
+)
 def answers_at_a_cut(case: Case) -> None:
     """No message is forgotten, and none is sent twice silently."""
     receiver, _ = case.receiving()
@@ -263,3 +271,32 @@ def answers_at_a_cut(case: Case) -> None:
     unwritten = {b"%d" % number for number, message in enumerate(messages) if message.stage is None}
     equal(unwritten & set(arrived), set(), "messages that arrived though they were answered with NO")
     equal(written - set(arrived), set(), "messages that are missing though they were taken")
+
+
+@deliveries.add(
+    "Without a broker, the loss of a peer is told: what it had is in doubt, and the next message finds it again.",
+    needs=("acceptance=peer",),
+    hooks=("disconnect",),
+)
+def lost_peer_is_told(case: Case) -> None:
+    """At once, not at the deadline: ConnectionLost for what was written, on_peer_lost for what was taken."""
+    receiver, _ = case.receiving()
+    sender, route = case.sending()
+    taken = sender.publish(route, b"taken")
+    together([sender, receiver], lambda: receiver.events.deliveries, "a delivery")
+    receiver.settle(receiver.take())
+    together([sender, receiver], lambda: sender.final(taken), "it is taken")
+    written = sender.publish(route, b"written", deadline=time.monotonic() + 20.0)
+    together([sender, receiver], lambda: receiver.events.deliveries, "another delivery, which is not settled")
+    case.cut(sender.connection)
+    together([sender, receiver], lambda: sender.final(written), "news of the message whose peer is lost", 3.0)
+    error = sender.error(written)
+    check(isinstance(error, ConnectionLost), f"it ended with {error!r}")
+    equal(getattr(error, "delivered", None), Delivered.MAYBE, "delivered")
+    together([sender, receiver], lambda: sender.events.lost_peers, "on_peer_lost", 3.0)
+    receiver.take()
+    after = sender.publish(route, b"after", deadline=time.monotonic() + 10.0)
+    together([sender, receiver], lambda: receiver.events.deliveries, "a message after the cut")
+    receiver.settle(receiver.take())
+    together([sender, receiver], lambda: sender.final(after), "news of the message after the cut")
+    equal(sender.error(after), None, "its error")

@@ -107,7 +107,7 @@ def run_scenario(scenario: Scenario, subject: Subject, face: str, capabilities: 
     worker.start()
     worker.join(_LONGEST)
     if worker.is_alive():
-        errors.append(Failure(f"the scenario did not end within {_LONGEST:g} s; it stands at:\n{_stack(worker)}"))
+        errors.append(Failure(f"the scenario did not end within {_LONGEST:g} s; its threads:\n{_stacks()}"))
     seconds = time.monotonic() - started
     if errors:
         error = errors[0]
@@ -132,6 +132,11 @@ def _attempt(
         face.close()
 
 
-def _stack(thread: threading.Thread) -> str:
-    frame = sys._current_frames().get(thread.ident or 0)
-    return "".join(traceback.format_stack(frame)) if frame is not None else "the thread has just ended"
+def _stacks() -> str:
+    """Where every thread stands: the one that holds up a scenario is seldom the scenario's own."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    return "\n".join(
+        f"thread {names.get(ident, ident)}:\n{''.join(traceback.format_stack(frame))}"
+        for ident, frame in sys._current_frames().items()
+        if ident != threading.get_ident()
+    )
