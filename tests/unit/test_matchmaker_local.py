@@ -93,6 +93,7 @@ def test_a_lease_that_is_not_renewed_ends(tmp_path: Path) -> None:
     """
     owner, reader = keeper(tmp_path, lease=10.0), keeper(tmp_path)
     owner.register(record(), 0.0)
+    reader.refresh(0.0)
     for now in range(100):
         owner.tick(float(now))
         reader.tick(float(now))
@@ -110,6 +111,7 @@ def test_setting_the_clock_of_the_machine_ends_no_lease(tmp_path: Path) -> None:
     """A renewal's time in the past or the future does not matter, only that it changes."""
     owner, reader = keeper(tmp_path), keeper(tmp_path)
     owner.register(record(), 0.0)
+    reader.refresh(0.0)
     for now in range(1, 60):
         jump = time.time() + (3000 if now % 2 else -40)
         os.utime(tmp_path / "one.record", (jump, jump))

@@ -195,6 +195,15 @@ def test_a_known_server_that_cannot_be_reached_is_connect_failed(url: str, clien
     assert client.clock() < sent.deadline - 5.0
 
 
+@pytest.mark.parametrize("endpoint", ["tcp://127.0.0.1:99999", "tcp://127.0.0.1:many", "tcp://:1", "nonsense", ""])
+def test_an_endpoint_that_is_none_is_a_failed_connect(url: str, client: Member, endpoint: str) -> None:
+    """Whatever stands in a record, it ends as the error of those messages that were meant for it."""
+    register(url, endpoint, one_source("child"))
+    error = client.outcome(client.send(ONE)).error
+    assert isinstance(error, ConnectFailed)
+    assert error.delivered is Delivered.NO
+
+
 def test_a_peer_that_does_not_greet_is_given_up(url: str) -> None:
     """A port that takes connections and says nothing ends as ConnectFailed after connect_timeout; messages for it wait
     until then, and expire at their deadline.

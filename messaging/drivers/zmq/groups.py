@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from messaging.drivers.zmq.link import Copy, Group
 from messaging.drivers.zmq.news import News
-from messaging.errors import Delivered, MessagingError, NoRoute, TransportError
+from messaging.errors import DeadlineExceeded, Delivered, MessagingError, NoRoute, TransportError
 from messaging.message import Outgoing, Stage
 
 __all__ = ["CopyGroup", "Fanout", "Pools"]
@@ -17,10 +17,16 @@ class CopyGroup(Group):
 
     __slots__ = ("_news", "_out", "outgoing")
 
-    def __init__(self, outgoing: Outgoing, news: News, copies: Iterable[str]) -> None:
+    def __init__(self, outgoing: Outgoing, news: News, names: Iterable[str], until: float) -> None:
         self.outgoing = outgoing
         self._news = news
-        self._out = set(copies)
+        self.until = until
+        self._out = {name: Copy(outgoing, self, name) for name in names}
+
+    @property
+    def copies(self) -> list[Copy]:
+        """The copies that are still out."""
+        return list(self._out.values())
 
     @property
     def ended(self) -> bool:
@@ -31,14 +37,18 @@ class CopyGroup(Group):
         """See Group; late news of a copy are ignored once the group has ended."""
         if copy.name not in self._out:
             return
-        self._out.remove(copy.name)
+        del self._out[copy.name]
         self._note(copy, error)
         if not self._out:
             self._tell()
 
     def close(self) -> None:
-        """The deadline is near: tell what is known."""
+        """The deadline is near: tell what is known. A copy that nobody has been given is not delivered."""
         if self._out:
+            for copy in self.copies:
+                if not copy.written:
+                    del self._out[copy.name]
+                    self._note(copy, _not_given())
             self._give_up(sorted(self._out))
             self._out.clear()
             self._tell()
@@ -66,8 +76,8 @@ class Fanout(CopyGroup):
 
     __slots__ = ("_failed", "_sent")
 
-    def __init__(self, outgoing: Outgoing, news: News, copies: Iterable[str]) -> None:
-        super().__init__(outgoing, news, copies)
+    def __init__(self, outgoing: Outgoing, news: News, names: Iterable[str], until: float) -> None:
+        super().__init__(outgoing, news, names, until)
         self._sent = 0
         self._failed = 0
 
@@ -89,8 +99,8 @@ class Pools(CopyGroup):
 
     __slots__ = ("_errors", "_silent", "_taken")
 
-    def __init__(self, outgoing: Outgoing, news: News, copies: Iterable[str]) -> None:
-        super().__init__(outgoing, news, copies)
+    def __init__(self, outgoing: Outgoing, news: News, names: Iterable[str], until: float) -> None:
+        super().__init__(outgoing, news, names, until)
         self._errors: dict[str, Exception] = {}
         self._taken: list[str] = []
         self._silent: list[str] = []
@@ -124,3 +134,7 @@ class Pools(CopyGroup):
         error = kind(text, delivered=delivered)
         error.__cause__ = only
         self._end(self.outgoing.stage, error)
+
+
+def _not_given() -> DeadlineExceeded:
+    return DeadlineExceeded("nobody could be given it by its deadline", phase="send", delivered=Delivered.NO)

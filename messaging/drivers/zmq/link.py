@@ -38,18 +38,23 @@ _BACKLOG = 10_000
 class Copy:
     """One of several copies of a message: for one server of a fanout, or for one pool of a notification."""
 
-    __slots__ = ("group", "name", "outgoing")
+    __slots__ = ("group", "name", "outgoing", "written")
 
     def __init__(self, outgoing: Outgoing, group: Group, name: str) -> None:
         self.outgoing = outgoing
         self.group = group
         self.name = name
+        self.written = False
+        """Whether somebody may have it."""
 
 
 class Group:
     """What the copies of one message have come to; subclasses say when that is an answer."""
 
-    __slots__ = ()
+    __slots__ = ("until",)
+
+    until: float
+    """When the message is answered with what is known then; infinity: never."""
 
     def copy_ended(self, copy: Copy, error: Exception | None) -> None:
         """Note that one copy was taken (None), or has failed for good."""
@@ -209,6 +214,8 @@ class Link:
             else:
                 messages.append((0, subscription, flags, remaining, outgoing.headers, body))
             outgoing.stage = _WRITTEN
+            if type(item) is Copy:
+                item.written = True
             if size >= _BATCH_BYTES or len(messages) >= most or len(bodies) >= _BATCH_BODIES:
                 break
         self.sequence = sequence
@@ -228,6 +235,8 @@ class Link:
             # What was passed over (expired, withdrawn, too large) has not been marked.
             if outgoing.stage is _WRITTEN and not outgoing.withdrawn:
                 outgoing.stage = None
+                if isinstance(item, Copy):
+                    item.written = False
                 kept.append((outgoing, subscription, item))
         self.queue[:0] = kept
 

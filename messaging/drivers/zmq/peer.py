@@ -96,6 +96,7 @@ class Peer(Link):
         "_runtime",
         "_several",
         "_socket",
+        "_trouble",
         "_watcher",
         "backoff",
         "choices",
@@ -140,6 +141,8 @@ class Peer(Link):
         self._receive = receive
         self._several = False
         """Whether the last turn brought more than one message."""
+        self._trouble: zmq.ZMQError | None = None
+        """Why the attempt could not even begin."""
         self._reader = self._read
         self._watcher = self._watch
 
@@ -163,6 +166,19 @@ class Peer(Link):
 
     def connect(self, now: float, endpoint: str) -> None:
         """Begin an attempt; events tell how it ends, `not_after` when the keeper gives it up."""
+        self.state = PeerState.CONNECTING
+        self.not_after = now + self._runtime.settings.connect_timeout
+        self._trouble = None
+        try:
+            self._open(endpoint)
+        except zmq.ZMQError as error:
+            # An endpoint that is none, or no descriptors left. Told by the keeper's next look, not from in here, where
+            # whoever wanted the connection is in the middle of something.
+            self._trouble = error
+            self.not_after = now
+        self._runtime.at(self.not_after)
+
+    def _open(self, endpoint: str) -> None:
         runtime = self._runtime
         number = runtime.unique()
         socket = runtime.socket(zmq.DEALER)
@@ -174,9 +190,6 @@ class Peer(Link):
             runtime.keys.protect_client(socket)
         self._monitor = socket.get_monitor_socket(_EVENTS, f"inproc://monitor-{number}")
         self._monitor.linger = 0
-        self.state = PeerState.CONNECTING
-        self.not_after = now + runtime.settings.connect_timeout
-        runtime.at(self.not_after)
         runtime.waiter.add(socket, self._reader)
         runtime.waiter.add(self._monitor, self._watcher)
         socket.connect(endpoint)
@@ -189,11 +202,12 @@ class Peer(Link):
         self.sequence = 0
         self.awaited.clear()
         self.accepted, self.refused, self.settling = [], [], []
-        if socket is not None and monitor is not None:
-            self._runtime.waiter.remove(socket)
+        if monitor is not None:
             self._runtime.waiter.remove(monitor)
-            socket.disable_monitor()
             monitor.close(0)
+        if socket is not None:
+            self._runtime.waiter.remove(socket)
+            socket.disable_monitor()
             socket.close(int(linger * 1000))
 
     def fail(self, error: Exception, processed: int | None = None, *, linger: float = 0.0) -> None:
@@ -204,6 +218,9 @@ class Peer(Link):
 
     def timed_out(self) -> None:
         """The attempt has taken too long."""
+        if self._trouble is not None:
+            self.fail(ConnectFailed(f"{self.place} cannot be connected: {self._trouble}"))
+            return
         step = "answered the greeting" if self.state is PeerState.GREETING else "could be reached"
         self.fail(ConnectFailed(f"nobody at {self.place} {step} within {self._runtime.settings.connect_timeout:g} s"))
 
@@ -254,9 +271,11 @@ class Peer(Link):
             self.fail(AuthFailed(f"{self.place} does not speak as this process does; {cure}"))
         elif event == zmq.Event.HANDSHAKE_FAILED_NO_DETAIL:
             if curve:
-                self.fail(AuthFailed(f"{self.place} broke off the greeting; {_OTHER_KEYS}"))
+                # It may also have died just now, so this is worth another attempt.
+                self.fail(AuthFailed(f"{self.place} broke off the greeting; {_OTHER_KEYS}", retryable=True))
             else:
-                self.fail(ConnectFailed(f"{self.place} broke off the greeting; it may not speak ZeroMQ"))
+                told = "it may ask for CURVE: set curve_key; or it may not speak ZeroMQ"
+                self.fail(ConnectFailed(f"{self.place} broke off the greeting; {told}"))
         elif event == zmq.Event.DISCONNECTED:
             # What arrived before the end still counts.
             self._read_out()

@@ -122,23 +122,25 @@ class Sender:
             self._hold_undecided(outgoing, now if since is None else since)
             return
         choices = self._choices.each.get(outgoing.route, {})
+        until = math.inf
+        if outgoing.deadline:
+            until = outgoing.deadline - min(_EARLY, (outgoing.deadline - now) / 10)
         if outgoing.route.kind is RouteKind.ALL:
             if not choices:
                 outgoing.stage = Stage.TAKEN
                 self._news.ended(outgoing, Stage.TAKEN, None, (0, 0))
                 return
-            group: CopyGroup = Fanout(outgoing, self._news, choices)
+            group: CopyGroup = Fanout(outgoing, self._news, choices, until)
         else:
             if not choices:
                 self._end(outgoing, None, NoRoute(_nobody(outgoing.route)))
                 return
-            group = Pools(outgoing, self._news, choices)
-        if outgoing.deadline:
-            end = outgoing.deadline - min(_EARLY, (outgoing.deadline - now) / 10)
-            heapq.heappush(self._groups, (end, next(self._serial), group))
-            self._runtime.at(end)
-        for name, choice in list(choices.items()):
-            self._offer(Copy(outgoing, group, name), choice, now)
+            group = Pools(outgoing, self._news, choices, until)
+        if until < math.inf:
+            heapq.heappush(self._groups, (until, next(self._serial), group))
+            self._runtime.at(until)
+        for copy in group.copies:
+            self._offer(copy, choices[copy.name], now)
 
     def _place(self, item: Item, now: float, since: float | None = None) -> None:
         """Give a message, or one copy, to the best candidate, or let it wait for one."""
@@ -212,6 +214,8 @@ class Sender:
     def _refused(self, link: Link, item: Item, why: int, reason: str, now: float) -> None:
         outgoing = outgoing_of(item)
         outgoing.stage = None
+        if isinstance(item, Copy):
+            item.written = False
         if why == REJECTED:
             self._end(item, None, Rejected(f"the receiver rejected the message: {reason}"))
             return
@@ -242,7 +246,10 @@ class Sender:
         refusal.tried.clear()
         refusal.gone = True
         when = now + refusal.backoff.next()
-        if when >= outgoing.deadline - 0.01 if outgoing.deadline else refusal.rounds >= _ROUNDS:
+        until = outgoing.deadline
+        if isinstance(item, Copy) and until:
+            until = item.group.until
+        if when >= until - 0.01 if until else refusal.rounds >= _ROUNDS:
             told = f"everybody who could take the message is busy, in {refusal.rounds} rounds of asking"
             self._end(item, None, Overloaded(told))
             return
@@ -266,6 +273,8 @@ class Sender:
             outgoing = outgoing_of(item)
             if processed is not None and sequence > processed:
                 outgoing.stage = None
+                if isinstance(item, Copy):
+                    item.written = False
                 again.append(item)
                 continue
             if self._refusals:

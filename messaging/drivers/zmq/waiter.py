@@ -73,8 +73,10 @@ class Waiter:
         self._count()
 
     def remove(self, socket: Socket[bytes]) -> None:
-        """Stop watching; call it before the socket is closed, while it still has its descriptor."""
-        descriptor, handler = self._sockets.pop(socket)
+        """Stop watching, if it is watched; call it before the socket is closed, while it still has its descriptor."""
+        descriptor, handler = self._sockets.pop(socket, (-1, None))
+        if handler is None:
+            return
         del self._handlers[descriptor]
         self._epoll.unregister(descriptor)
         self._touched.discard(socket)
