@@ -7,6 +7,7 @@ caller's own thread decodes them.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -68,6 +69,10 @@ class Request(Operation, kw_only=True):
     policy: CallPolicy
     attempts: int = 0
     backoff: Backoff | None = None
+    trouble: MessagingError | None = None
+    """Why it was sent again the last time."""
+    doubt: MessagingError | None = None
+    """Why an earlier attempt may have run, though this one has not."""
 
     def sent(self, outgoing: Outgoing, stage: Stage | None, error: Exception | None, taker: Any) -> None:
         """Take the news of the message; on the owner."""
@@ -76,13 +81,27 @@ class Request(Operation, kw_only=True):
         if error is None:
             self.progressed(stage, taker)
         elif not self._again(error):
-            self.session.operations.end(self, error)
+            self.session.operations.end(self, self._judged(error))
 
     def expired(self) -> BaseException:
-        """Build the error with which the deadline ends it, from the last proven stage."""
+        """Build the error with which the deadline ends it, from the last proven stage of any attempt."""
         stage = self.outgoing.stage
-        cause = self.session.operations.reactor.holding.cause if stage is None else None
+        cause: Exception | None = None
+        if stage is None:
+            if self.doubt is not None:
+                stage, cause = Stage.WRITTEN, self.doubt
+            else:
+                cause = self.session.operations.reactor.holding.cause or self.trouble
         return deadline_error(f"{self.kind} {self.method} to {self.target!r}", self.timeout, stage, cause)
+
+    def _judged(self, error: Exception) -> Exception:
+        """What an error says of the whole: where an earlier attempt is in doubt, the last one's NO is not the truth."""
+        if self.doubt is not None and isinstance(error, MessagingError) and error.delivered is Delivered.NO:
+            # One object may be the error of many operations, and the others may be certain.
+            error = copy.copy(error)
+            error.delivered = Delivered.MAYBE
+            error.__cause__ = self.doubt
+        return error
 
     def progressed(self, stage: Stage | None, taker: Any) -> None:
         """The message is on its way, or taken."""
@@ -110,6 +129,9 @@ class Request(Operation, kw_only=True):
         if reactor.finished or reactor.clock() + delay >= self.deadline:
             return False
         self.attempts += 1
+        self.trouble = error
+        if error.delivered is Delivered.MAYBE:
+            self.doubt = error
         reactor.call_later(delay, self._send_again)
         return True
 

@@ -212,3 +212,33 @@ def test_a_killed_caller_harms_nobody(stage: Stage) -> None:
     until(lambda: service.ask("stats")["in_hand"] == 0, "the server has nothing in hand", within=10)
     until(lambda: service.descriptors() <= before, f"no more than {before} descriptors", within=10)
     assert client.call(None, "echo", value="still here") == "still here"
+
+
+@pytest.mark.parametrize("patient", [False, True])
+def test_repeating_does_not_forget_that_an_earlier_attempt_may_have_run(stage: Stage, patient: bool) -> None:
+    """An idempotent call runs in a server that is killed, and is sent again to nobody: its caller is told MAYBE, and not
+    the NO of the last attempt.
+    """
+    worker = stage.service("a")
+    client = stage.client(timeout=1.0, idempotent=True, wait_for_ready=patient)
+    future = client.submit(None, "hold", id="held", seconds=30)
+    stage.effects(1)
+    worker.kill()
+    error = future.exception(3)
+    assert isinstance(error, messaging.DeadlineExceeded | messaging.NoRoute)
+    assert error.delivered is Delivered.MAYBE
+    assert isinstance(error.__cause__, ServerLost)
+
+
+def test_an_idempotent_call_is_answered_by_the_next_server(stage: Stage) -> None:
+    """An idempotent call runs in a server that is killed: it is sent again to the other one, and its caller gets the
+    answer.
+    """
+    doomed = stage.service("a")
+    client = stage.client(timeout=5.0, idempotent=True)
+    future = client.submit(None, "work", id="work", seconds=2)
+    stage.effects(1)
+    stage.service("b")
+    doomed.kill()
+    assert future.result(5) == "work"
+    assert [entry.process for entry in stage.entries("effect")] == ["a", "b"]

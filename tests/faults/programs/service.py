@@ -75,6 +75,9 @@ class Handlers:
         sum(range(size))
         return id
 
+    def hidden(self, ctxt: dict[str, Any]) -> None:
+        """Belong to the class alone: it is not exposed."""
+
     @rpc.expose
     def unencodable(self, ctxt: dict[str, Any]) -> Any:
         """Return what cannot travel."""
@@ -97,10 +100,10 @@ class Handlers:
         raise ZeroDivisionError("not agreed")
 
     @rpc.expose
-    def call_oneself(self, ctxt: dict[str, Any], topic: str) -> str:
+    def call_oneself(self, ctxt: dict[str, Any], whom: str) -> str:
         """Call over the own transport and wait, which an inline handler must not do; return what came of it."""
         try:
-            rpc.Client(transport, messaging.Target(topic=topic), timeout=5).call(None, "name")
+            rpc.Client(transport, messaging.Target(topic=whom), timeout=5).call(None, "name")
         except messaging.StateError as error:
             return f"{type(error).__name__}: {error}"
         return "answered"
