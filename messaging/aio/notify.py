@@ -42,7 +42,7 @@ from messaging.notify import (
 from messaging.notify.base_listener import BaseListener
 from messaging.notify.base_notifier import BaseNotifier, Sent
 from messaging.notify.listener import check_batching
-from messaging.notify.pipeline import LIMIT, failed_together
+from messaging.notify.pipeline import LIMIT, Everything
 from messaging.notify.verbs import Verbs
 
 __all__ = [
@@ -151,7 +151,7 @@ class Pipeline(Verbs[_Awaited]):
 
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier
-        self._sent: list[Sent] = []
+        self._sent = Everything(notifier)
         self._under_way: deque[asyncio.Future[Any]] = deque()
 
     async def notify(
@@ -173,7 +173,7 @@ class Pipeline(Verbs[_Awaited]):
         future, wake = notifier.transport.waiter()
         async with AsyncExitStack() as stack:
             await enter_async(stack, notifier._around, event)
-            self._sent.append(notifier._start(event, key, wake, True))
+            self._sent.add(notifier._start(event, key, wake, True))
         self._under_way.append(future)
 
     async def wait(self) -> None:
@@ -184,13 +184,12 @@ class Pipeline(Verbs[_Awaited]):
         except asyncio.CancelledError:
             self._give_up("the task was cancelled")
             raise
-        failure = failed_together(self._notifier, self._sent)
+        failure = self._sent.failure()
         if failure is not None:
             raise failure
 
     def _give_up(self, why: str) -> None:
-        for sent in self._sent:
-            self._notifier._abandon(sent, lambda sending: Cancelled(why))
+        self._sent.give_up(lambda sending: Cancelled(why))
 
     async def __aenter__(self) -> Self:
         return self

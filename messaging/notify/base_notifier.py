@@ -97,6 +97,11 @@ class Sent:
         self.sendings: list[Sending] = []
         self.errors: list[Exception] = []
 
+    @property
+    def taken(self) -> bool:
+        """Whether it is known to have gone everywhere."""
+        return not self.errors and all(sending.value for sending in self.sendings)
+
 
 class BaseNotifier:
     """A notifier without a way of waiting. Immutable, thread-safe; `prepare` makes changed copies.
@@ -139,6 +144,8 @@ class BaseNotifier:
         self._sinks = sinks_of(sinks)
         self._around = tuple(around)
         self._uses_transport = any(isinstance(sink, Messaging) for sink in self._all_sinks())
+        self._transport_alone = len(self._sinks) == 1 and isinstance(self._sinks[0], Messaging)
+        self._epoch = -1
         self._set(
             _Options(
                 publisher_id=socket.gethostname() if publisher_id is None else publisher_id,
@@ -223,7 +230,7 @@ class BaseNotifier:
         if self._serializer is not None:
             context = self._serializer.serialize_context(context)
             payload = self._serializer.serialize_entity(ctxt, payload)
-        elif not isinstance(context, Mapping):
+        elif type(context) is not dict and not isinstance(context, Mapping):
             raise ConfigError(
                 f"the context must be a mapping or None, not {type(ctxt).__name__}; set a serializer for other types"
             )
@@ -239,8 +246,12 @@ class BaseNotifier:
         )
 
     def _session(self) -> NotifySession:
-        session: NotifySession = self.transport.attached(Role.NOTIFIER, NotifySession)
-        return session
+        transport = self.transport
+        # Looked up once; a forked child gets one of its own.
+        if self._epoch != transport.epoch:
+            self._found: NotifySession = transport.attached(Role.NOTIFIER, NotifySession)
+            self._epoch = transport.epoch
+        return self._found
 
     def _start(self, event: Event[Any], key: str | None, wake: Callable[[], object], watched: bool) -> Sent:
         """Give an event to every sink; `wake` is called once, when every topic has its outcome. Any thread, never
@@ -249,20 +260,18 @@ class BaseNotifier:
         Raises EncodeError or TooLarge before anything was sent.
         """
         sent = Sent(event)
-        chosen = [
-            inner for sink in self._sinks for inner in (sink.choose(event) if isinstance(sink, Routing) else [sink])
-        ]
-        over_transport = any(isinstance(sink, Messaging) for sink in chosen)
-        body = self._encoded(event) if over_transport else b""
-        for sink in chosen:
-            try:
-                sink.emit(event)
-            except Exception as error:  # a sink is somebody else's code; its failure is a failed send
-                error.add_note(f"raised by the sink {type(sink).__name__}")
-                sent.errors.append(error)
-        if not over_transport:
-            wake()
-            return sent
+        if self._transport_alone:
+            body = self._encoded(event)
+        else:
+            chosen = [
+                inner for sink in self._sinks for inner in (sink.choose(event) if isinstance(sink, Routing) else [sink])
+            ]
+            over_transport = any(isinstance(sink, Messaging) for sink in chosen)
+            body = self._encoded(event) if over_transport else b""
+            _emit(chosen, sent)
+            if not over_transport:
+                wake()
+                return sent
         session = self._session()
         deadline = session.operations.reactor.clock() + self._timeout
         retry = self._options.retry
@@ -365,6 +374,15 @@ class BaseNotifier:
     def _reportable(self, error: MessagingError) -> bool:
         """Whether an error of starting to send is a failed send, and no mistake in how the notifier is used."""
         return self._on_error != "raise" and not isinstance(error, Unsupported | ConfigError)
+
+
+def _emit(sinks: Sequence[Sink], sent: Sent) -> None:
+    for sink in sinks:
+        try:
+            sink.emit(sent.event)
+        except Exception as error:  # a sink is somebody else's code; its failure is a failed send
+            error.add_note(f"raised by the sink {type(sink).__name__}")
+            sent.errors.append(error)
 
 
 def _check_headers(headers: Mapping[str, Any]) -> None:

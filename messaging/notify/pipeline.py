@@ -18,9 +18,10 @@ from messaging.errors import Cancelled, PipelineFailed, StateError
 from messaging.in_flight import InFlight
 from messaging.notify.base_notifier import BaseNotifier, Sent
 from messaging.notify.event import Event
+from messaging.notify.session import Sending
 from messaging.notify.verbs import Verbs
 
-__all__ = ["LIMIT", "Pipeline", "failed_together", "submit"]
+__all__ = ["LIMIT", "Everything", "Pipeline", "submit"]
 
 LIMIT = 10_000
 """How many notifications of one pipeline may be under way."""
@@ -87,17 +88,47 @@ class _SentFuture(concurrent.futures.Future[None]):
         return True
 
 
-def failed_together(notifier: BaseNotifier, everything: list[Sent]) -> PipelineFailed | None:
-    """Return the failures of many ended notifications as one error, each with its `.index`, or None."""
-    failures: list[Exception] = []
-    for index, sent in enumerate(everything):
-        failure = notifier._failure(sent)
-        if failure is not None:
-            failure.index = index  # type: ignore[attr-defined]
-            failures.append(failure)
-    if not failures:
-        return None
-    return PipelineFailed(f"{len(failures)} of {len(everything)} notifications failed", failures)
+class Everything:
+    """What a pipeline has sent, in order; what has gone well is forgotten now and then, so that a long one does not
+    grow.
+    """
+
+    __slots__ = ("_count", "_kept", "_notifier", "_sweep")
+
+    def __init__(self, notifier: BaseNotifier) -> None:
+        self._notifier = notifier
+        self._count = 0
+        self._kept: list[tuple[int, Sent]] = []
+        self._sweep = 2 * LIMIT
+
+    def add(self, sent: Sent) -> None:
+        """Keep one."""
+        self._kept.append((self._count, sent))
+        self._count += 1
+        if len(self._kept) >= self._sweep:
+            self._kept = [(index, each) for index, each in self._kept if not each.taken]
+            self._sweep = max(2 * LIMIT, 2 * len(self._kept))
+
+    def sendings(self) -> list[Sending]:
+        """Everything that may be under way."""
+        return [sending for _, sent in self._kept for sending in sent.sendings]
+
+    def give_up(self, error: Callable[[Sending], BaseException]) -> None:
+        """End what has no outcome yet."""
+        for _, sent in self._kept:
+            self._notifier._abandon(sent, error)
+
+    def failure(self) -> PipelineFailed | None:
+        """Return the failures of all together, each with its `.index`, or None; when all have ended."""
+        failures: list[Exception] = []
+        for index, sent in self._kept:
+            error = self._notifier._failure(sent)
+            if error is not None:
+                error.index = index  # type: ignore[attr-defined]
+                failures.append(error)
+        if not failures:
+            return None
+        return PipelineFailed(f"{len(failures)} of {self._count} notifications failed", failures)
 
 
 class Pipeline(Verbs[None]):
@@ -108,7 +139,7 @@ class Pipeline(Verbs[None]):
 
     def __init__(self, notifier: BaseNotifier) -> None:
         self._notifier = notifier
-        self._sent: list[Sent] = []
+        self._sent = Everything(notifier)
         self._under_way = InFlight(LIMIT)
 
     def notify(
@@ -127,7 +158,7 @@ class Pipeline(Verbs[None]):
         if not self._under_way.begin(notifier._timeout):
             raise StateError(f"{LIMIT} notifications of this pipeline wait for their outcome, and none came in time")
         try:
-            self._sent.append(begin(notifier, event, key, self._under_way.ended))
+            self._sent.add(begin(notifier, event, key, self._under_way.ended))
         except BaseException:
             self._under_way.ended()
             raise
@@ -135,12 +166,12 @@ class Pipeline(Verbs[None]):
     def wait(self) -> None:
         """Wait for every outcome; each has its own deadline, so this ends. Raises PipelineFailed."""
         self._await_all()
-        failure = failed_together(self._notifier, self._sent)
+        failure = self._sent.failure()
         if failure is not None:
             raise failure
 
     def _await_all(self) -> None:
-        sendings = [sending for sent in self._sent for sending in sent.sendings]
+        sendings = self._sent.sendings()
         if not sendings:
             return
         reactor = sendings[0].session.operations.reactor
@@ -149,8 +180,7 @@ class Pipeline(Verbs[None]):
         latest = max(sending.deadline for sending in sendings)
         # The owner ends what is overdue; this bound is for its being late.
         if not self._under_way.wait(max(0.0, latest - reactor.clock()) + 0.05):
-            for sent in self._sent:
-                self._notifier._abandon(sent, lambda sending: sending.expired())
+            self._sent.give_up(lambda sending: sending.expired())
 
     def __enter__(self) -> Self:
         return self
@@ -161,5 +191,4 @@ class Pipeline(Verbs[None]):
         if error is None:
             self.wait()
         else:
-            for sent in self._sent:
-                self._notifier._abandon(sent, lambda sending: Cancelled("the pipeline's block raised"))
+            self._sent.give_up(lambda sending: Cancelled("the pipeline's block raised"))

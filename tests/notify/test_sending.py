@@ -28,6 +28,9 @@ from messaging import (
 )
 from messaging.drivers.memory import hub
 from messaging.errors import ConnectFailed
+from messaging.notify.base_notifier import Sent
+from messaging.notify.pipeline import LIMIT
+from messaging.notify.pipeline import Everything as PipelineContents
 from tests.notify.rig import LONG, TARGETS, TOPIC, Everything, count, memory_url, until
 
 
@@ -476,3 +479,18 @@ def test_a_notification_does_not_inherit_a_deadline(transport: Transport) -> Non
             time.monotonic()
             notify.Notifier(transport).info(None, "x", 1)
         endpoint.seen.wait()
+
+
+def test_a_long_pipeline_does_not_grow(stored: Transport) -> None:
+    """What has gone well is forgotten while a pipeline goes on; what has not keeps its index."""
+    notifier = notify.Notifier(stored)
+    event = notifier._event("info", None, "x", 1, None)
+    everything = PipelineContents(notifier)
+    failed = Sent(event)
+    failed.errors.append(OSError("disk full"))
+    for number in range(100_000):
+        everything.add(failed if number == 50_000 else Sent(event))
+        assert len(everything._kept) <= 2 * LIMIT
+    failure = everything.failure()
+    assert failure is not None
+    assert [getattr(error, "index", None) for error in failure.exceptions] == [50_000]
