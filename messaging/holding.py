@@ -13,7 +13,15 @@ from collections.abc import Iterator
 from messaging.deadline import Clock
 from messaging.drivers.base import State
 from messaging.drivers.outbox import Outbox
-from messaging.errors import ConnectFailed, ConnectionLost, DeadlineExceeded, Delivered, Overloaded
+from messaging.errors import (
+    Closed,
+    ConnectFailed,
+    ConnectionLost,
+    DeadlineExceeded,
+    Delivered,
+    Overloaded,
+    TransportError,
+)
 from messaging.message import Outgoing
 
 __all__ = ["Holding", "answer"]
@@ -96,6 +104,14 @@ class Holding:
             self.cause = cause
         if state is State.LOST:
             self.reply_ready = False
+
+    def gone(self) -> Exception:
+        """A new error for whoever comes after the end: an error object belongs to one raiser."""
+        if self.fatal is None or isinstance(self.fatal, Closed):
+            return Closed("the transport was closed")
+        error = TransportError(str(self.fatal), delivered=Delivered.NO, retryable=False)
+        error.__cause__ = self.fatal
+        return error
 
     def give_up(self, error: Exception) -> None:
         """Nothing will ever go again: answer everything with an error."""

@@ -36,7 +36,7 @@ from messaging.errors import (
     TransportError,
 )
 from messaging.holding import Holding, answer
-from messaging.message import Delivery, Outcome, Outgoing, SentResult, Source, SourceKind
+from messaging.message import Delivery, Outcome, Outgoing, SentResult, Source, SourceKind, by_source
 from messaging.offload import Offload
 from messaging.subscription import DeliveryHandler, SubscribedHandler, Subscription, Subscriptions
 from messaging.timers import Timers
@@ -108,7 +108,7 @@ class Reactor:
         message.
         """
         if self._closing:
-            raise Closed("the transport was closed") from self.holding.fatal
+            raise self.holding.gone()
         if self.in_events():
             self._connection.settle((delivery,), Outcome.ACCEPT)
             self._send(outgoing)
@@ -142,7 +142,10 @@ class Reactor:
         reconnect too.
         """
         wanted = Subscription(source, window, on_deliveries, on_subscribed)
-        self.call_soon(lambda: self._subscriptions.add(wanted))
+        if self.in_events():
+            self._subscriptions.add(wanted)
+        else:
+            self._post(wanted)
 
     def change_window(self, source: Source, window: int) -> None:
         """Change the window of a subscription; 0 holds it."""
@@ -234,7 +237,7 @@ class Reactor:
 
     def _post(self, item: Any) -> None:
         if self._closing:
-            raise Closed("the transport was closed") from self.holding.fatal
+            raise self.holding.gone()
         self._append(item)
 
     def _append(self, item: Any) -> None:
@@ -251,14 +254,15 @@ class Reactor:
             self._refuse_inbox()
 
     def _refuse_inbox(self) -> None:
-        error = self.holding.fatal or Closed("the transport was closed")
         while self._inbox:
             try:
                 item = self._inbox.popleft()
             except IndexError:
                 return
             if type(item) is Outgoing:
-                answer(item, error)
+                answer(item, self.holding.gone())
+            elif type(item) is Subscription:
+                item.tell("", self.holding.gone())
 
     def _release(self) -> None:
         for outgoing in self.holding.release():
@@ -291,6 +295,8 @@ class Reactor:
                         holding.hold(item)
                 elif kind is Delivery:
                     accepts.append(item)
+                elif kind is Subscription:
+                    self._subscriptions.add(item)
                 else:
                     self._shield("a posted action failed", item)
             if accepts:
@@ -299,14 +305,7 @@ class Reactor:
             self._in_events = False
 
     def _accept_all(self, deliveries: list[Delivery]) -> None:
-        first = deliveries[0].source
-        if all(delivery.source is first for delivery in deliveries):
-            self._connection.settle(deliveries, Outcome.ACCEPT)
-            return
-        by_source: dict[Source, list[Delivery]] = {}
-        for delivery in deliveries:
-            by_source.setdefault(delivery.source, []).append(delivery)
-        for batch in by_source.values():
+        for batch in by_source(deliveries):
             self._connection.settle(batch, Outcome.ACCEPT)
 
     def _look_by(self, outgoing: Outgoing) -> None:

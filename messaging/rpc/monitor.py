@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from messaging.errors import MessagingError
-from messaging.message import CORRELATION_ID, Delivery, Outcome, Outgoing, Route
+from messaging.message import CORRELATION_ID, Delivery, Outcome, Outgoing, Route, by_source
 from messaging.reactor import Reactor
 from messaging.rpc.context import CurrentRequest
 from messaging.wire import native
@@ -112,11 +112,9 @@ class Monitor:
                 late.append(item.delivery)
             else:
                 self._announce(item)
-        by_source: dict[object, list[Delivery]] = {}
-        for delivery in late:
-            by_source.setdefault(delivery.source, []).append(delivery)
-        for batch in by_source.values():
-            self._reactor.settle(batch, Outcome.ACCEPT)
+        if late:
+            for batch in by_source(late):
+                self._reactor.settle(batch, Outcome.ACCEPT)
         if self._accepted and not self._signing:
             self._signing = True
             self._reactor.call_later(self._shortest(), self._give_signs)

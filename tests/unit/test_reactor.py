@@ -68,7 +68,8 @@ class Loopback:
         self._bell.set()
 
     def subscribe(self, source: Source, window: int) -> None:
-        self._events.on_subscribed(source, "here", None)
+        if not self.lost:
+            self._events.on_subscribed(source, "here", None)
 
     def unsubscribe(self, source: Source) -> None:
         self._events.on_subscribed(source, "", ConnectionLost("gone"))
@@ -250,8 +251,20 @@ def test_a_driver_that_fails_ends_everything_that_waits() -> None:
     assert token.told.wait(STUCK)
     assert isinstance(token.error, TransportError)
     assert "a bug in the driver" in str(token.error)
-    with pytest.raises(Closed):
+    with pytest.raises(TransportError, match="a bug in the driver"):
         reactor.publish(Outgoing(Route.any("x", "t"), b"", {}, Posted()))
+
+
+def test_a_driver_that_fails_at_once_is_told_to_who_subscribes() -> None:
+    """A subscription that was posted before the driver failed is refused with the driver's error, not forgotten."""
+    reactor, connection = connected(ThreadReactor)
+    connection.lost = True
+    connection.fail = ZeroDivisionError("a bug in the driver")
+    told: list[Exception | None] = []
+    done = threading.Event()
+    reactor.subscribe(Source.reply(), 1, lambda batch: None, lambda address, error: (told.append(error), done.set())[1])
+    assert done.wait(STUCK)
+    assert "a bug in the driver" in str(told[0])
 
 
 def test_close_ends_what_is_held_and_is_idempotent() -> None:
