@@ -248,7 +248,7 @@ class Delivery(msgspec.Struct, eq=False, weakref=True):
 
 
 def by_source(deliveries: Sequence[Delivery]) -> list[Sequence[Delivery]]:
-    """Part deliveries by their sources, as settling wants them; the usual case of a single source costs one look each."""
+    """Part deliveries by their sources, as settling wants them; in the usual case there is one."""
     first = deliveries[0].source
     if all(delivery.source is first for delivery in deliveries):
         return [deliveries]

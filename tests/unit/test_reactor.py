@@ -182,7 +182,7 @@ def connected(kind: type[Reactor]) -> tuple[Any, Loopback]:
         made.append(Loopback(events))
         return made[0]
 
-    reactor = kind(connect) if kind is not ThreadReactor else ThreadReactor(connect, Capabilities(), name="plain")  # type: ignore[arg-type, call-arg]
+    reactor = kind(connect) if kind is not ThreadReactor else ThreadReactor(connect, Capabilities(), name="plain")  # type: ignore[call-arg]
     return reactor, made[0]
 
 
@@ -262,7 +262,12 @@ def test_a_driver_that_fails_at_once_is_told_to_who_subscribes() -> None:
     connection.fail = ZeroDivisionError("a bug in the driver")
     told: list[Exception | None] = []
     done = threading.Event()
-    reactor.subscribe(Source.reply(), 1, lambda batch: None, lambda address, error: (told.append(error), done.set())[1])
+
+    def hear(address: str, error: Exception | None) -> None:
+        told.append(error)
+        done.set()
+
+    reactor.subscribe(Source.reply(), 1, lambda batch: None, hear)
     assert done.wait(STUCK)
     assert "a bug in the driver" in str(told[0])
 
@@ -286,7 +291,12 @@ def test_timers_run_in_their_order_on_the_owner() -> None:
     reactor, _ = connected(ThreadReactor)
     ran: list[tuple[str, bool]] = []
     done = threading.Event()
-    reactor.call_later(0.06, lambda: (ran.append(("late", reactor.is_owner())), done.set()))
+
+    def late() -> None:
+        ran.append(("late", reactor.is_owner()))
+        done.set()
+
+    reactor.call_later(0.06, late)
     reactor.call_later(0.02, lambda: ran.append(("early", reactor.is_owner())))
     assert done.wait(STUCK)
     assert ran == [("early", True), ("late", True)]
