@@ -90,7 +90,7 @@ def raises_on_garbage() -> None:
 
 
 def keeps_garbage() -> None:
-    """A server that remembers 10 kB of everybody who ever said something that it did not understand."""
+    """A server that remembers 50 kB of everybody who ever said something that it did not understand."""
     from messaging.drivers.zmq import callers
     from messaging.drivers.zmq.frames import decode
     from messaging.errors import DecodeError
@@ -101,7 +101,7 @@ def keeps_garbage() -> None:
         try:
             return decode(data)
         except DecodeError:
-            kept.append(bytearray(os.urandom(10_000)))
+            kept.append(bytearray(os.urandom(50_000)))
             raise
 
     callers.decode = hoard  # type: ignore[attr-defined]

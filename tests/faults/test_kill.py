@@ -216,7 +216,7 @@ def test_a_killed_caller_harms_nobody(stage: Stage) -> None:
 
 @pytest.mark.parametrize("patient", [False, True])
 def test_repeating_does_not_forget_that_an_earlier_attempt_may_have_run(stage: Stage, patient: bool) -> None:
-    """An idempotent call runs in a server that is killed, and is sent again to nobody: its caller is told MAYBE, and not
+    """An idempotent call runs in a server that is killed, and is sent again to nobody: its caller is told MAYBE, not
     the NO of the last attempt.
     """
     worker = stage.service("a")
