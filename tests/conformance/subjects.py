@@ -6,7 +6,6 @@ import os
 import secrets
 import socket
 import stat
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ def _unreachable_memory() -> str:
     return f"memory://{name}"
 
 
-def memory() -> Subject:
+def memory(root: Path) -> Subject:
     """The reference driver, with every hook."""
     return Subject(
         _memory_url,
@@ -43,10 +42,6 @@ def memory() -> Subject:
         unreachable=_unreachable_memory,
         limited={"max_body": 131_072},
     )
-
-
-def _zmq_url(root: Path) -> str:
-    return f"zmq+local://{root / secrets.token_hex(6)}"
 
 
 def _unreachable_zmq() -> str:
@@ -82,11 +77,10 @@ def _port(endpoint: str) -> int:
     return int(endpoint.rpartition(":")[2]) if endpoint else -1
 
 
-def zmq() -> Subject:
+def zmq(root: Path) -> Subject:
     """ZeroMQ on this machine, each scenario with a directory of its own."""
-    root = Path(tempfile.mkdtemp(prefix="messaging-conformance-"))
     return Subject(
-        lambda: _zmq_url(root),
+        lambda: f"zmq+local://{root / secrets.token_hex(6)}",
         name="zmq",
         disconnect=_cut_zmq,
         unreachable=_unreachable_zmq,
@@ -95,3 +89,4 @@ def zmq() -> Subject:
 
 
 SUBJECTS = {"memory": memory, "zmq": zmq}
+"""By the names of their schemes; each is made with a directory that it may use."""

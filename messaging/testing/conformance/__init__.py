@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from messaging.testing.conformance import runner
+from messaging.testing.conformance import matrix, runner
 from messaging.testing.conformance.calls import calls
 from messaging.testing.conformance.checks import Failure
 from messaging.testing.conformance.connections import connections
@@ -40,6 +40,7 @@ __all__ = [
     "Scenario",
     "Subject",
     "Verdict",
+    "matrix",
     "run",
     "run_scenario",
     "selected",
