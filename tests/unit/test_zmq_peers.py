@@ -14,6 +14,7 @@ import zmq
 
 from messaging.drivers.base import State
 from messaging.drivers.zmq.frames import Hello, Welcome, decode, encode
+from messaging.drivers.zmq.peer import Peer, PeerState
 from messaging.errors import ConnectFailed, ConnectionLost, DeadlineExceeded, Delivered, NoRoute, ServerLost
 from messaging.matchmaker.base import Record
 from messaging.matchmaker.local import LocalMatchmaker
@@ -115,6 +116,35 @@ def test_a_stalled_server_is_noticed_within_two_heartbeats(url: str) -> None:
         process.signal(signal.SIGCONT)
         pump_until(lambda: late.stage is Stage.WRITTEN or client.of(late), client)
         assert client.of(late) == []
+
+
+def test_a_peer_that_takes_no_more_holds_up_nobody_else(url: str) -> None:
+    """A stopped server's socket is full after a while: what is for it alone waits or expires unwritten, everything else
+    goes to others, and when it goes on it gets what still waits, once.
+    """
+    client, other = Member(url, send_hwm=2, heartbeat=60.0), Member(url, receive_hwm=2)
+    with members(client, other), Process(url, "take") as process:
+        other.on_delivery = other.accept
+        other.subscribe(any_source())
+        client.outcome(client.send(ONE, b"first"))
+        process.signal(signal.SIGSTOP)
+        body = b"x" * 1_000_000
+        sent = [client.send(ONE, body, timeout=60.0) for _ in range(50)]
+        peer = next(iter(client.connection._runtime.links.values()))
+        assert isinstance(peer, Peer)
+        pump_until(lambda: peer.state is PeerState.FULL, client, other)
+        expired = client.send(ONE, timeout=0.05)
+        error = client.outcome(expired, other).error
+        assert isinstance(error, DeadlineExceeded)
+        assert error.delivered is Delivered.NO
+        elsewhere = [client.send(ANY) for _ in range(20)]
+        pump_until(lambda: all(client.of(message) for message in elsewhere), client, other)
+        assert len(other.deliveries) == 20
+        assert any(message.stage is None for message in sent)
+        process.signal(signal.SIGCONT)
+        pump_until(lambda: all(client.of(message) for message in sent), client, other)
+        assert {client.of(message)[0].error for message in sent} == {None}
+        assert len(client.sent) == 1 + 50 + 1 + 20
 
 
 def test_a_server_that_dies_does_not_take_others_along(url: str, client: Member) -> None:

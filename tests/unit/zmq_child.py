@@ -18,7 +18,7 @@ def main(url: str, what: str = "echo", name: str = "child") -> None:
     member = Member(url)
 
     def answer(delivery: Delivery) -> None:
-        print("got", delivery.body.decode(), flush=True)
+        print("got", delivery.body[:20].decode(), flush=True)
         if what == "echo":
             member.echo(delivery)
         elif what == "take":

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Container, Iterable
 
-from messaging.drivers.zmq.link import Item
+from messaging.drivers.zmq.link import Item, Link
 from messaging.drivers.zmq.peer import Peer, PeerState
 from messaging.message import Route, RouteKind, SourceKind
 
@@ -45,7 +45,7 @@ class Choice:
         self.ready = [found for found in self.candidates if found[0].state is PeerState.READY]
         self.sparse = len(self.ready) < min(len(self.candidates), _SPREAD)
 
-    def pick(self, avoid: Container[Peer] = ()) -> Candidate | None:
+    def pick(self, avoid: Container[Link] = ()) -> Candidate | None:
         """The ready candidate with the fewest unsettled messages, in turn among equals; None: there is none."""
         ready = self.ready
         if len(ready) == 1:

@@ -182,8 +182,8 @@ class ZmqConnection:
         self._sender.tick(now)
         if self._members_changed:
             self._decide()
-        if self._sender.blocked is not (self._state is State.BLOCKED):
-            self._tell_state(State.BLOCKED if self._sender.blocked else State.READY)
+        if self._sender.waiting.blocked is not (self._state is State.BLOCKED):
+            self._tell_state(State.BLOCKED if self._sender.waiting.blocked else State.READY)
         if self._closing_until < math.inf:
             self._go_on_closing(now)
 
@@ -284,7 +284,7 @@ class ZmqConnection:
         elif isinstance(link, Peer):
             # What others can take goes to them; the rest waits where it can expire.
             self._peers.full(link, now)
-            self._sender.place_again(link.take_queue(), now)
+            self._sender.place_again(link.take_queue())
 
     def _decide(self) -> None:
         self._members_changed = False
@@ -345,7 +345,7 @@ class ZmqConnection:
 
     def _unfinished(self) -> bool:
         return bool(
-            self._sender.waiting
+            len(self._sender.waiting)
             or self._runtime.dirty
             or any(link.unfinished() for link in self._runtime.links.values())
         )
@@ -354,7 +354,7 @@ class ZmqConnection:
         """Everything that can be written is: end the rest."""
         self._leaving_until = min(self._closing_until, now + _LEAVING)
         closed = Closed("the transport was closed")
-        self._sender.give_up(closed)
+        self._sender.give_up()
         for peer in self._peers.open:
             self._news.lost(self._sender.link_down(peer, closed, None))
         self._peers.close()
