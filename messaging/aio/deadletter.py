@@ -19,7 +19,7 @@ _BOUND = 10.0
 
 
 class DeadLetters(BaseDeadLetters):
-    """The dead letters of one pool of one topic. Use it in an `async with` block, from one task; iterate with `async for`.
+    """The dead letters of one pool of one topic, for an `async with` block of one task; iterate with `async for`.
 
     Parameters as in `messaging.notify.DeadLetters`.
     """
@@ -68,7 +68,7 @@ class DeadLetters(BaseDeadLetters):
         return self.read()
 
     async def replay(self, letter: DeadLetter) -> None:
-        """Send one to its pool again, and return when that is stored. Raises what a notifier raises; then it stays a dead letter."""
+        """Send one to its pool again and return when that is stored. Raises what a notifier raises; then it stays."""
         future, wake = self.transport.waiter()
         sending = self._begin_replay(letter, wake)
         try:
@@ -84,7 +84,7 @@ class DeadLetters(BaseDeadLetters):
         self._discard(letter)
 
     async def replay_all(self, wait: float = 1.0) -> int:
-        """Send all to their pool again; returns how many. Raises PipelineFailed, whose members are the errors of those that stay."""
+        """Send all to their pool again; returns how many. Raises PipelineFailed with the errors of those that stay."""
         return await self._each(self.replay, wait)
 
     async def discard_all(self, wait: float = 1.0) -> int:

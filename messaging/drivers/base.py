@@ -170,7 +170,7 @@ class ConnectionEvents(Protocol):
         """Without a broker: that consumer is gone, and what it had taken and did not answer is in doubt."""
 
     def on_settled(self, deliveries: Sequence[Delivery], error: Exception | None) -> None:
-        """None: it was written. Else the settlement (a copy, a commit) did not happen and the original stays unsettled."""
+        """None: written. Else the settlement (a copy, a commit) did not happen and the original stays unsettled."""
 
     def on_deliveries(self, source: Source, batch: Sequence[Delivery]) -> None:
         """One wake-up's worth of messages."""
