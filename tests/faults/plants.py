@@ -52,16 +52,13 @@ def refuses_but_runs() -> None:
     from messaging.message import Delivery, Outcome
     from messaging.rpc.base_server import ServerCore
 
-    def receive(self: ServerCore, batch: Sequence[Delivery]) -> None:
-        for delivery in batch:
-            item = self._take(delivery)
-            if item is not None:
-                if len(self._monitor.in_hand) >= self._inbox:
-                    self._reactor.settle([delivery], Outcome.REQUEUE)
-                self._monitor.add(item)
-                self._start([item])
+    receive = ServerCore._receive_for_peer
 
-    ServerCore._receive_for_peer = receive  # type: ignore[method-assign]
+    def both(self: ServerCore, batch: Sequence[Delivery]) -> None:
+        receive(self, batch)
+        self._reactor.settle(batch, Outcome.REQUEUE)
+
+    ServerCore._receive_for_peer = both  # type: ignore[method-assign]
 
 
 def stops_without_draining() -> None:
@@ -115,14 +112,15 @@ def serves_anybody() -> None:
     on_hello = callers.Callers._on_hello
 
     def blind(self: callers.Callers, routing: bytes, hello: Hello) -> None:
-        identity = self._runtime.identity
+        identity, revision = self._runtime.identity, self._inbox.revision
         if hello.instance:
-            self._runtime.identity = hello.instance
+            # As if the table of subscriptions had not changed either.
+            self._runtime.identity, self._inbox.revision = hello.instance, 0
         hello.instance = ""
         try:
             on_hello(self, routing, hello)
         finally:
-            self._runtime.identity = identity
+            self._runtime.identity, self._inbox.revision = identity, revision
 
     callers.Callers._on_hello = blind  # type: ignore[method-assign]
 

@@ -85,7 +85,7 @@ def stranger(endpoint: str) -> Iterator[Callable[[list[bytes]], None]]:
         mark = f"end-{said}"
         socket.send(hello())
         socket.send(frames.encode(frames.Batch([(1, 1, 1, 5.0, {"message-id": mark}, request("echo", value=1))])))
-        while socket.poll(PATIENCE * 1000):
+        while socket.poll(int(PATIENCE * 1000)):
             if mark.encode() in socket.recv_multipart()[0]:
                 return
         raise ConnectionError(f"no answer to a call within {PATIENCE:g} s")

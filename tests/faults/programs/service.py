@@ -70,8 +70,9 @@ class Handlers:
 
     @rpc.expose
     def block(self, ctxt: dict[str, Any], id: str, size: int) -> str:
-        """Keep the interpreter from running anything else, in C code that holds its lock."""
+        """After a moment keep the interpreter from running anything else, in C code that holds its lock."""
         self._recorder.write("effect", "block", id)
+        threading.Event().wait(0.2)
         sum(range(size))
         return id
 
