@@ -62,6 +62,7 @@ _log = logging.getLogger(__name__)
 
 _REPLY_LIFE = 60.0
 """Seconds for which an answer is worth delivering when the request carried no budget."""
+_COUNTS = ("received", "answered", "done", "failed", "expired", "busy", "duplicates", "undelivered_replies")
 START_TIMEOUT = 30.0
 _MOST_ROUTES = 10_000
 """Callers whose reply routes are remembered."""
@@ -202,19 +203,7 @@ class ServerCore:
         self._clock = reactor.clock
         self._monitor = Monitor(reactor, self.target.server or "", lambda: self._session.address)
         counters = operations.counters
-        self._count = {
-            name: counters.tally(f"server.{name}")
-            for name in (
-                "received",
-                "answered",
-                "done",
-                "failed",
-                "expired",
-                "busy",
-                "duplicates",
-                "undelivered_replies",
-            )
-        }
+        self._count = {name: counters.tally(f"server.{name}") for name in _COUNTS}
         self._invoker = Invoker(
             self._dispatcher,
             self._name(),
@@ -317,17 +306,20 @@ class ServerCore:
             if item.job is not None and self._tasks is not None:
                 self._tasks.cancel(item.job)
 
-    def _take(self, delivery: Delivery) -> InHand | None:
-        """Take a delivery in hand, unless the same request is in hand already: then its one answer serves both."""
+    def _named(self, delivery: Delivery) -> InHand:
         id = delivery.headers.get(MESSAGE_ID)
         if type(id) is not str:
             id = f"anonymous-{id!r}-{self._count['received'].add()}"
         else:
             self._count["received"].add()
-        if id in self._monitor.in_hand:
-            self._count["duplicates"].add()
-            return None
         return InHand(delivery, id)
+
+    def _repeated(self, item: InHand) -> bool:
+        """Whether the same request is in hand already: then its one answer serves both."""
+        if item.id not in self._monitor.in_hand:
+            return False
+        self._count["duplicates"].add()
+        return True
 
     def _receive_for_peer(self, batch: Sequence[Delivery]) -> None:
         jobs = []
@@ -338,8 +330,8 @@ class ServerCore:
                 self._count["busy"].add()
                 busy.append(delivery)
                 continue
-            item = self._take(delivery)
-            if item is None:
+            item = self._named(delivery)
+            if self._repeated(item):
                 done.append(delivery)
                 continue
             self._monitor.add(item)
@@ -357,12 +349,8 @@ class ServerCore:
         for delivery in batch:
             if self._state is ServerState.DRAINING:
                 self._reactor.settle([delivery], Outcome.REQUEUE)
-                continue
-            item = self._take(delivery)
-            if item is None:
-                self._reactor.settle([delivery], Outcome.ACCEPT)
             else:
-                self._waiting.append(item)
+                self._waiting.append(self._named(delivery))
         self._fill()
 
     def _fill(self) -> None:
@@ -371,7 +359,11 @@ class ServerCore:
         now: list[InHand] = []
         while self._waiting and len(now) < room:
             item = self._waiting.popleft()
-            if not item.delivery.stale:
+            if item.delivery.stale:
+                continue
+            if self._repeated(item):
+                self._reactor.settle([item.delivery], Outcome.ACCEPT)
+            else:
                 self._monitor.add(item)
                 now.append(item)
         if not now:
