@@ -63,6 +63,18 @@ class Member(Recorder):
         connection = driver.connect(self.settings, Role.ALL, self, self)
         assert isinstance(connection, ZmqConnection)
         self.connection = connection
+        self._watch_waiting()
+
+    def _watch_waiting(self) -> None:
+        """Whatever a test does: nobody waits while something is to be written or told."""
+        waiter, runtime = self.connection._waiter, self.connection._runtime
+        wait = waiter.wait
+
+        def checked(timeout: float) -> Any:
+            assert timeout <= 0.0 or not (runtime.dirty or runtime.news.pending)
+            return wait(timeout)
+
+        waiter.wait = checked  # type: ignore[method-assign]
 
     def offload(self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
         """Services: at once, since what is offloaded here takes no time."""

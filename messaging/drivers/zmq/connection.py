@@ -88,13 +88,13 @@ class ZmqConnection:
         waiting = timeout > 0.0
         runtime.turn += 1
         runtime.now = now = self._clock()
-        if runtime.dirty:
-            self._flush(now)
         if now >= runtime.due:
             self._tick(now)
             if self._state is State.CLOSED:
                 return math.inf
-        if news.pending:
+        if runtime.dirty:
+            self._flush(now)
+        if news.pending or runtime.dirty:
             timeout = 0.0
         elif timeout > runtime.due - now:
             timeout = runtime.due - now
@@ -183,7 +183,7 @@ class ZmqConnection:
         if self._members_changed:
             self._decide()
         if self._sender.waiting.blocked is not (self._state is State.BLOCKED):
-            self._tell_state(State.BLOCKED if self._sender.waiting.blocked else State.READY)
+            self._enter(State.BLOCKED if self._sender.waiting.blocked else State.READY)
         if self._closing_until < math.inf:
             self._go_on_closing(now)
 
@@ -193,14 +193,13 @@ class ZmqConnection:
         except ConfigError as error:
             # Nobody can be found, and trying again would not change that.
             self._unusable = error
-            self._state = State.LOST
-            self._events.on_state(State.LOST, error, None, None)
+            self._enter(State.LOST, error)
         else:
-            self._tell_state(State.READY)
+            self._enter(State.READY)
 
-    def _tell_state(self, state: State) -> None:
+    def _enter(self, state: State, cause: Exception | None = None) -> None:
         self._state = state
-        self._events.on_state(state, None, None, None)
+        self._news.state(state, cause)
 
     def _serve(self, now: float) -> None:
         """Make requested sources reachable, and tell those that are."""
@@ -338,7 +337,8 @@ class ZmqConnection:
             self._news.tell(self._events)
             self._waiter.close()
             self._matchmaker.close()
-            self._tell_state(State.CLOSED)
+            self._enter(State.CLOSED)
+            self._news.tell(self._events)
             self._runtime.due = -math.inf
         else:
             self._runtime.at(now + 0.005)

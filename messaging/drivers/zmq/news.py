@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from messaging.drivers.base import ConnectionEvents
+from messaging.drivers.base import ConnectionEvents, State
 from messaging.message import Delivery, Outgoing, SentResult, Source, Stage
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class News:
     later news.
     """
 
-    __slots__ = ("_broken", "_lost", "_lost_peers", "_subscribed", "arrivals", "pending", "sent", "settled")
+    __slots__ = ("_broken", "_lost", "_lost_peers", "_states", "_subscribed", "arrivals", "pending", "sent", "settled")
 
     def __init__(self) -> None:
         self.pending = False
@@ -32,6 +32,7 @@ class News:
         self.settled: list[Delivery] = []
         self.arrivals: list[Subscription] = []
         """Subscriptions to which something came."""
+        self._states: list[tuple[State, Exception | None]] = []
         self._subscribed: list[tuple[Source, str, Exception | None]] = []
         self._lost: list[SentResult] = []
         self._lost_peers: list[tuple[str, Exception]] = []
@@ -40,6 +41,11 @@ class News:
     def ended(self, outgoing: Outgoing, stage: Stage | None, error: Exception | None, taker: Any = None) -> None:
         """A message was taken, or has failed."""
         self.sent.append(SentResult(outgoing, stage, error, taker))
+        self.pending = True
+
+    def state(self, state: State, cause: Exception | None = None) -> None:
+        """The connection is in another state."""
+        self._states.append((state, cause))
         self.pending = True
 
     def subscribed(self, source: Source, address: str, error: Exception | None) -> None:
@@ -65,6 +71,10 @@ class News:
     def tell(self, events: ConnectionEvents) -> None:
         """Tell everything; what the events cause is pending again."""
         self.pending = False
+        if self._states:
+            states, self._states = self._states, []
+            for state, cause in states:
+                events.on_state(state, cause, None, None)
         if self._subscribed:
             subscribed, self._subscribed = self._subscribed, []
             for source, address, error in subscribed:
