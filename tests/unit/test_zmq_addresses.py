@@ -57,13 +57,12 @@ def test_addresses_that_lead_nowhere_are_not_advertised_to_other_machines(option
 def test_every_port_of_a_small_range_is_tried_once() -> None:
     """No port is missed and none tried twice, in an order of its own for each process."""
     context = zmq.Context()
+    routers = [context.socket(zmq.ROUTER) for _ in range(5)]
     try:
-        bound = []
-        for _ in range(5):
-            router = context.socket(zmq.ROUTER)
-            router.linger = 0
-            bound.append(bind_somewhere(router, settings(ports="61000-61030"), lambda: 0.5))
+        bound = [bind_somewhere(router, settings(ports="61000-61030"), lambda: 0.5) for router in routers]
         assert len(set(bound)) == 5
         assert all(61000 <= int(endpoint.rpartition(":")[2]) <= 61030 for endpoint in bound)
     finally:
-        context.destroy(0)
+        for router in routers:
+            router.close(0)
+        context.term()
