@@ -8,6 +8,7 @@ What is received, and what is done with it, is up to the subclasses.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
 import logging
@@ -99,10 +100,6 @@ class ServiceCore:
     def _abandon(self) -> None:
         """Forget what did not end in time, and become STOPPED."""
         self._state = ServiceState.STOPPED
-
-    def _idle(self) -> bool:
-        """Whether nothing is in hand."""
-        return True
 
     # Steps
 
@@ -248,18 +245,15 @@ class BlockingService(ServiceCore):
             return True
         if previous in (ServiceState.DRAINING, ServiceState.STOPPED):
             return self._stopped.wait(grace)
-        try:
+        # Where the transport went first, there is nobody to tell; what runs has its time all the same.
+        with contextlib.suppress(Closed):
             self._do(self._unsubscribe, until)
             self._do(self._hand_back, until)
-            clean = self._executor.close(until)
-            if self._runner is not None:
-                clean = self._runner.close(until) and clean
-            if not self._reactor.finished:
-                self._do(self._reactor.after_flush, max(until, time.monotonic() + 0.2))
-        except Closed:
-            # The transport went first; its close has ended what was under way.
-            clean = self._idle()
-            self._executor.close(time.monotonic())
+        clean = self._executor.close(until)
+        if self._runner is not None:
+            clean = self._runner.close(until) and clean
+        with contextlib.suppress(Closed):
+            self._do(self._reactor.after_flush, max(until, time.monotonic() + 0.2))
         self._abandon()
         self._stopped.set()
         return clean

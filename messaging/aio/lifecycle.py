@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -67,17 +68,14 @@ class AsyncService(ServiceCore):
             return True
         if previous in (ServiceState.DRAINING, ServiceState.STOPPED):
             return await self.wait(grace)
-        try:
+        # Where the transport went first, there is nobody to tell; what runs has its time all the same.
+        with contextlib.suppress(Closed):
             await self._do(self._unsubscribe, until)
             await self._do(self._hand_back, until)
-            clean = await self._tasks.end(until) if isinstance(self._tasks, LoopTasks) else True
-            clean = await asyncio.to_thread(self._executor.close, until) and clean
-            if not self._reactor.finished:
-                await self._do(self._reactor.after_flush, max(until, time.monotonic() + 0.2))
-        except Closed:
-            # The transport went first; its close has ended what was under way.
-            clean = self._idle()
-            await asyncio.to_thread(self._executor.close, time.monotonic())
+        clean = await self._tasks.end(until) if isinstance(self._tasks, LoopTasks) else True
+        clean = await asyncio.to_thread(self._executor.close, until) and clean
+        with contextlib.suppress(Closed):
+            await self._do(self._reactor.after_flush, max(until, time.monotonic() + 0.2))
         self._abandon()
         stopped.set()
         return clean

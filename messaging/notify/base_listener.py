@@ -152,9 +152,6 @@ class BaseListener(ServiceCore):
     def _drains(self) -> bool:
         return self._state in (ServiceState.DRAINING, ServiceState.STOPPED)
 
-    def _idle(self) -> bool:
-        return not self._tables.in_hand
-
     def health(self) -> dict[str, Any]:
         """See ServiceCore; and `in_hand`, how many notifications are, and `held`, how many of them wait for another
         attempt.

@@ -10,9 +10,8 @@ from __future__ import annotations
 import copy
 import itertools
 import logging
-import socket
+import os
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
@@ -148,7 +147,7 @@ class BaseNotifier:
         self._epoch = -1
         self._set(
             _Options(
-                publisher_id=socket.gethostname() if publisher_id is None else publisher_id,
+                publisher_id=os.uname().nodename if publisher_id is None else publisher_id,
                 exchange=exchange,
                 topics=topics,  # type: ignore[arg-type]
                 timeout=timeout,
@@ -241,7 +240,7 @@ class BaseNotifier:
             payload=payload,
             context=dict(context),
             timestamp=time.time(),
-            message_id=self._session().operations.next_id() if self._uses_transport else uuid.uuid4().hex,
+            message_id=self._session().operations.next_id() if self._uses_transport else os.urandom(16).hex(),
             headers=dict(own),
         )
 

@@ -13,7 +13,6 @@ another package.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -77,6 +76,9 @@ def _matches(value: str, patterns: tuple[str, ...] | None) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    # Imported by those who have rules in a file; most have none.
+    import tomllib
+
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

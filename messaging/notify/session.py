@@ -42,6 +42,7 @@ class Sending(Operation, kw_only=True):
                 return
             if operations.pending.take(self.id, None) is self:
                 self.value = True
+                outgoing.token = None
                 self.session.taken()
                 self.wake()
         elif not self._again(error):

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from messaging import Transport, Unsupported, notify, open_transport
+from messaging import ConnectionLost, Delivered, Transport, Unsupported, notify, open_transport
+from messaging.drivers.memory import hub
 from tests.notify.rig import LONG, TARGETS, Everything, balanced, count, memory_url, until
 
 Make = Callable[..., Transport]
@@ -113,7 +114,28 @@ def test_without_dead_letters_the_loss_is_told(limited: Make, reject: str, caplo
             notify.Notifier(transport).info(None, "x", 1)
             until(lambda: count(transport, "listener.dropped") == 1)
     assert len(endpoint.seen.all) == 1
+    # A reject that would bring it again is not asked for.
+    assert count(transport, "driver.hub_dead_letters") == (0 if reject == "redeliver" else 1)
     assert any("never" in record.getMessage() for record in caplog.records)
+
+
+def test_without_storage_a_doubt_is_raised(limited: Make) -> None:
+    """Where nobody keeps it, what may have been delivered is not sent again."""
+    transport = limited(storage=False)
+    faults = hub(transport.url.hosts[0].name).faults
+    endpoint = Everything()
+    with notify.Listener(transport, TARGETS, [endpoint]):
+        faults.withhold_confirms()
+        future = notify.Notifier(transport).submit("info", None, "x", 1)
+        endpoint.seen.wait()
+        faults.disconnect()
+        faults.release_confirms()
+        error = future.exception(LONG)
+        until(lambda: count(transport, "listener.received") == count(transport, "listener.handled"))
+    assert isinstance(error, ConnectionLost)
+    assert error.delivered is Delivered.MAYBE
+    assert count(transport, "notify.in_doubt") == 1
+    assert len({event.message_id for event in endpoint.seen.all}) == 1
 
 
 def test_pools_are_refused_where_there_are_none(limited: Make) -> None:

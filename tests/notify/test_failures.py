@@ -329,6 +329,52 @@ def test_stop_gives_up_what_waits_for_a_repeat(url: str) -> None:
     balanced(transport)
 
 
+def test_a_failure_during_a_drain_is_buried(direct: Transport) -> None:
+    """Without storage a handler that fails while the listener stops is not repeated; dead_letter= gets it."""
+    gate = threading.Event()
+    buried = Seen()
+
+    def act(event: notify.Event[Any]) -> Any:
+        gate.wait(LONG)
+        raise ValueError("late")
+
+    listener = notify.Listener(
+        direct, TARGETS, [Everything(act)], backoff=60.0, dead_letter=lambda *letter: buried.add(letter)
+    )
+    listener.start()
+    notify.Notifier(direct).info(None, "x", 1)
+    until(lambda: listener.health()["in_hand"] == 1)
+    threading.Timer(0.05, gate.set).start()
+    assert listener.stop(5.0)
+    assert "stopped" in buried.wait()[0][1]
+    assert count(direct, "listener.dead_lettered") == 1
+
+
+def test_a_closed_transport_ends_everything(url: str) -> None:
+    """When the transport goes first, the listener still stops in time, and what was not settled comes again."""
+    gate = threading.Event()
+    endpoint = Everything(lambda event: gate.wait(LONG) and None)
+    with open_transport(url) as other:
+        transport = open_transport(url)
+        again = Everything()
+        listener = notify.Listener(transport, TARGETS, [endpoint], slots=1)
+        listener.start()
+        notify.Notifier(other).info(None, "x", 1)
+        endpoint.seen.wait()
+        begun = time.monotonic()
+        transport.close(0.5)
+        gate.set()
+        assert listener.stop(1.0)
+        assert time.monotonic() - begun < 3.0
+        assert not listener.health()["alive"]
+        with notify.Listener(other, TARGETS, [again]):
+            if other.capabilities.storage:
+                assert again.seen.wait()[0].redelivered
+                until(lambda: count(other, "listener.handled") == 1)
+    balanced(other)
+    balanced(transport)
+
+
 # Connections that break
 
 
@@ -357,6 +403,28 @@ def test_a_lost_connection_redelivers() -> None:
             assert cancelled.wait() == [True]
             until(lambda: count(transport, "listener.handled") == 2)
     assert (again.attempt, again.redelivered) == (2, True)
+    assert keep.faults is faults
+    balanced(transport)
+
+
+def test_what_is_somebody_elses_is_not_started() -> None:
+    """What waited for a slot when its connection broke is delivered anew, and handled once."""
+    name = memory_url()
+    faults = hub(name.partition("//")[2]).faults
+    keep = hub(name.partition("//")[2])
+    gate = threading.Event()
+    endpoint = Everything(lambda event: gate.wait(LONG) and None)
+    with open_transport(name) as transport:
+        with notify.Listener(transport, TARGETS, [endpoint], slots=1) as listener:
+            for number in range(2):
+                notify.Notifier(transport).info(None, "x", number)
+            until(lambda: listener.health()["in_hand"] == 2)
+            faults.disconnect()
+            until(lambda: count(transport, "listener.received") == 4)
+            gate.set()
+            until(lambda: count(transport, "listener.stale") == 1)
+            until(lambda: count(transport, "listener.handled") == 3)
+    assert [event.payload for event in endpoint.seen.all].count(1) == 1
     assert keep.faults is faults
     balanced(transport)
 

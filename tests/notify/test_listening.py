@@ -83,7 +83,11 @@ def test_what_nobody_handles_is_passed_over(transport: Transport) -> None:
         notifier.error(None, "net.down", 2)
         notifier.error(None, "disk.full", 3)
         assert [event.payload for event in endpoint.seen.wait()] == [3]
-        until(lambda: count(transport, "listener.ignored") == 2)
+        # A level that no handler has is passed over by its header, without a look at the bytes.
+        reactor = transport.operations(Role.NOTIFIER).reactor
+        reactor.publish(Outgoing(Route.pools(DEFAULT_EXCHANGE, TOPIC), b"no notification", {"level": "debug"}))
+        until(lambda: count(transport, "listener.ignored") == 3)
+    assert count(transport, "listener.undecodable") == 0
 
 
 def test_a_filter_belongs_to_its_endpoint(transport: Transport) -> None:
