@@ -94,6 +94,8 @@ class Stage:
                 transport.close(1.0)
         finally:
             for worker in self._workers:
+                # Shown with a test that has failed.
+                print(worker.pid, worker.errors())
                 worker.close()
             self.recorder.close()
         for transport in self._transports:
