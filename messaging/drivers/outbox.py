@@ -44,7 +44,7 @@ def in_doubt(outgoing: Outgoing, cause: BaseException | None) -> SentResult:
     """The news of a message that was written, but not taken as far as anybody knows, when its connection went."""
     error = ConnectionLost(f"the connection went before the message was confirmed: {cause}", delivered=Delivered.MAYBE)
     error.__cause__ = cause
-    return SentResult(outgoing, Stage.WRITTEN, error)
+    return SentResult(outgoing, outgoing.stage or Stage.WRITTEN, error)
 
 
 class Outbox:

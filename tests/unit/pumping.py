@@ -31,6 +31,7 @@ class Recorder:
         self.states: list[State] = []
         self.causes: list[Exception | None] = []
         self.retries: list[float | None] = []
+        self.peers: list[Capabilities | None] = []
         self.addresses: dict[Source, str] = {}
         self.subscription_errors: list[tuple[Source, Exception]] = []
         self.sent: list[SentResult] = []
@@ -56,6 +57,7 @@ class Recorder:
         self.states.append(state)
         self.causes.append(cause)
         self.retries.append(retry_in)
+        self.peers.append(peer)
         self._note(state.name)
 
     def on_subscribed(self, source: Source, address: str, error: Exception | None) -> None:
