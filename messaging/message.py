@@ -189,6 +189,9 @@ class Outgoing(msgspec.Struct, eq=False, weakref=True):
     body: bytes
     headers: dict[str, Any]
     token: Token | None = None
+    """Who wants the news. Whoever ends an operation sets it to None: the message and its sender refer to each other,
+    and a circle per message is work for the garbage collector (2 of 16 us per call).
+    """
     key: str | None = None
     """Messages of one key keep their order where the transport can."""
     reply_to: bool = False

@@ -53,6 +53,7 @@ class Operations:
         if self.pending.take(operation.id, None) is None:
             return False
         operation.error = error
+        operation.outgoing.token = None
         self.counters.add(f"{operation.kind}.{outcome_of(error)}")
         operation.wake()
         return True

@@ -448,6 +448,8 @@ class ServerCore:
             elif not self._too_late(item):
                 self._finish(item, await self._invoker.run_coroutine(invocation))
         finally:
+            # The job holds the request and the request its job: no circle per call.
+            item.job = None
             tasks.ended(job)
 
     def _finish(self, item: InHand, body: bytes | None) -> None:

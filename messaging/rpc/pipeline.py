@@ -49,6 +49,10 @@ def submit(
     return future
 
 
+def _nothing() -> None:
+    pass
+
+
 class _CallFuture(concurrent.futures.Future[Any]):
     """A Future of a call; `cancel()` cancels the call."""
 
@@ -72,6 +76,8 @@ class _CallFuture(concurrent.futures.Future[Any]):
         if type(request.error) is Forked:
             # A thread of the parent may hold the lock of this Future, and in the child nobody would release it.
             self._condition = threading.Condition()
+        # The call refers to this Future by it, and there is nothing left to be woken.
+        request.wake = _nothing
         if self.done():
             return
         try:

@@ -163,6 +163,7 @@ class Cast(Request, kw_only=True):
             return
         if operations.pending.take(self.id, None) is self:
             self.value = Fanout(*taker) if type(taker) is tuple else Fanout(None, None)
+            self.outgoing.token = None
             operations.counters.add(f"{self.kind}.taken")
             self.wake()
 
@@ -267,6 +268,7 @@ class RpcSession:
                 if self._monitored:
                     self._monitored.pop(call.id, None)
                 call.value = delivery
+                call.outgoing.token = None
                 self.replied.add()
                 call.wake()
             else:
