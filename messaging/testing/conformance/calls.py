@@ -95,9 +95,9 @@ def typed_conversion(case: Case) -> None:
 def thousand_concurrent_calls(case: Case) -> None:
     """1,000 calls are under way together; none gets the answer of another."""
     case.server(Echo())
-    client = case.client(timeout=30)
+    client = case.client(timeout=15)
     futures = [case.submit(client, "echo", value=number) for number in range(1_000)]
-    _, left = wait(futures, timeout=35)
+    _, left = wait(futures, timeout=20)
     check(not left, f"{len(left)} of 1,000 calls have no outcome")
     equal([future.result() for future in futures], list(range(1_000)), "the answers in the order of their calls")
 
