@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from messaging.aio.deadletter import DeadLetters
 from messaging.aio.lifecycle import AsyncService
@@ -39,7 +39,7 @@ from messaging.notify import (
     current,
     on,
 )
-from messaging.notify.base_listener import BaseListener
+from messaging.notify.base_listener import BaseListener, ListenerOptions
 from messaging.notify.base_notifier import BaseNotifier, Sent
 from messaging.notify.listener import check_batching
 from messaging.notify.pipeline import LIMIT, Everything
@@ -224,6 +224,7 @@ class BatchListener(Listener):
         *,
         batch_size: int = 100,
         batch_timeout: float = 1.0,
-        **options: Any,
+        **options: Unpack[ListenerOptions],
     ) -> None:
-        super().__init__(transport, targets, endpoints, batching=check_batching(batch_size, batch_timeout), **options)
+        self._batching = check_batching(batch_size, batch_timeout)
+        super().__init__(transport, targets, endpoints, **options)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from random import random
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from messaging.codec import Serializer
 from messaging.drivers.base import Role
@@ -35,13 +35,32 @@ from messaging.wire.native import LEVEL_HEADER, POOL_HEADER
 if TYPE_CHECKING:
     from messaging.coroutines import CoroutineJob, CoroutineRunner, LoopTasks
 
-__all__ = ["DEFAULT_POOL", "BaseListener"]
+__all__ = ["DEFAULT_POOL", "BaseListener", "ListenerOptions"]
 
 DEFAULT_POOL = "default"
 
 
+class ListenerOptions(TypedDict, total=False):
+    """The keyword parameters of every listener, for those that pass them on."""
+
+    pool: str | None
+    executor: Literal["threads", "inline"]
+    slots: int
+    inbox: int
+    inbox_bytes: int
+    serializer: Serializer | None
+    max_attempts: int | None
+    backoff: float
+    max_backoff: float
+    dead_letter: DeadLetterSink | None
+    around: Sequence[ListenerAround]
+
+
 class BaseListener(ServiceCore):
     """A listener without a way of waiting; see `Listener`. Its public methods are thread-safe."""
+
+    _batching: tuple[int, float] | None = None
+    """Size and age of a batch, where handlers get batches."""
 
     def __init__(
         self,
@@ -60,7 +79,6 @@ class BaseListener(ServiceCore):
         max_backoff: float = 60.0,
         dead_letter: DeadLetterSink | None = None,
         around: Sequence[ListenerAround] = (),
-        batching: tuple[int, float] | None = None,
     ) -> None:
         super().__init__(transport, Role.LISTENER, executor=executor, slots=slots)
         check_count("inbox", inbox)
@@ -71,7 +89,7 @@ class BaseListener(ServiceCore):
             raise Unsupported(
                 f"{transport.url.scheme}:// has no pools: every listener of a topic is in the default one"
             )
-        self._dispatcher = Dispatcher(endpoints, in_batches=batching is not None)
+        self._dispatcher = Dispatcher(endpoints, in_batches=self._batching is not None)
         self._burial = burial_for(dead_letter)
         self._any_async = self._dispatcher.any_async or (self._burial is not None and self._burial.is_async)
         self._serializer = serializer
@@ -80,11 +98,10 @@ class BaseListener(ServiceCore):
         self._inbox_bytes = inbox_bytes
         self._policy = (max_attempts, backoff, max_backoff)
         Redelivery(*self._policy, random)
-        self._batch_size = batching[0] if batching is not None else 1
-        self._assembler = Assembler[InHand](*batching) if batching is not None else None
+        self._assembler = Assembler[InHand](*self._batching) if self._batching is not None else None
         self._batch_timer = float("inf")
         # Batches run side by side, so keys have no order in them.
-        self._lanes = Lanes() if batching is None else None
+        self._lanes = Lanes() if self._batching is None else None
         self._tables = Tables()
         self._endings: Endings
         self._works: dict[Work, bool] = {}
@@ -122,7 +139,11 @@ class BaseListener(ServiceCore):
             self._slots,
         )
         self._peer_settles = reactor.capabilities.acceptance == "peer"
-        window = self._inbox if self._peer_settles else max(2 * self._slots, self._batch_size)
+        window = (
+            self._inbox
+            if self._peer_settles
+            else max(2 * self._slots, self._batching[0] if self._batching is not None else 0)
+        )
         self._subscribe(self._sources, window, self._receive)
 
     def _hand_back(self, done: Callable[[], None]) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from messaging.errors import ConfigError
 from messaging.lifecycle import BlockingService, check_count
-from messaging.notify.base_listener import BaseListener
+from messaging.notify.base_listener import BaseListener, ListenerOptions
 from messaging.target import Target
 from messaging.transport import Transport
 
@@ -55,9 +55,10 @@ class BatchListener(Listener):
         *,
         batch_size: int = 100,
         batch_timeout: float = 1.0,
-        **options: Any,
+        **options: Unpack[ListenerOptions],
     ) -> None:
-        super().__init__(transport, targets, endpoints, batching=check_batching(batch_size, batch_timeout), **options)
+        self._batching = check_batching(batch_size, batch_timeout)
+        super().__init__(transport, targets, endpoints, **options)
 
 
 def check_batching(size: int, age: float) -> tuple[int, float]:
