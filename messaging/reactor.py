@@ -33,6 +33,7 @@ from messaging.errors import (
     ConnectFailed,
     ConnectionLost,
     Delivered,
+    NoRoute,
     TransportError,
 )
 from messaging.holding import Holding, answer
@@ -490,8 +491,8 @@ class Reactor:
 
 
 def _told_at_close(error: Exception) -> Exception:
-    """What the sender of a message hears when our own close has broken its connection."""
-    if not isinstance(error, ConnectionLost):
+    """What the sender of a message hears when our own close has broken its connection, or taken its only server."""
+    if not isinstance(error, ConnectionLost | NoRoute):
         return error
     closed = Closed("the transport was closed", delivered=error.delivered)
     closed.__cause__ = error
