@@ -220,12 +220,13 @@ def decode_request(body: bytes) -> Request:
     return other
 
 
+_RESULT = int(Kind.RESULT)
 _decode_result = msgspec.msgpack.Decoder(Result).decode
 
 
 def decode_reply(body: bytes) -> Result | Failure:
     """Read an answer; the short way for what nearly all answers are. Raises DecodeError."""
-    if body[2] == Kind.RESULT:
+    if kind_of(body) == _RESULT:
         try:
             result = _decode_result(body)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
