@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -97,3 +99,26 @@ def test_the_json_serializer_gives_what_json_can_hold(transport: messaging.Trans
         assert client.call({"a": 1}, "who") == {"a": 1}
         with pytest.raises(EncodeError, match="no JSON form"):
             client.call(None, "double", money=object())
+
+
+@dataclass
+class Point:
+    """Travels by its fields."""
+
+    x: int
+
+
+def test_without_annotations_values_arrive_plain(transport: messaging.Transport) -> None:
+    """Sets and tuples become lists, dataclasses dicts, times without a zone text; bytes and times with one stay."""
+
+    class Mirror:
+        @rpc.expose
+        def look(self, ctxt: dict[str, Any], value: Any) -> Any:
+            return value
+
+    noon = datetime(2030, 5, 17, 12, tzinfo=UTC)
+    local = noon.replace(tzinfo=None)
+    with rpc.Server(transport, TARGET, [Mirror()]):
+        client = rpc.Client(transport, TARGET, timeout=5)
+        got = client.call(None, "look", value=[{1}, (2, 3), noon, local, Point(4), b"5", {6: None}])
+    assert got == [[1], [2, 3], noon, "2030-05-17T12:00:00", {"x": 4}, b"5", {6: None}]
