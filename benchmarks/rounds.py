@@ -68,7 +68,7 @@ ROWS = (
         "asyncio, 64 in flight",
         "tasks",
         "calls/s",
-        ("zmq-aio", "memory-aio", "pyzmq-aio", "grpc-aio", "nats"),
+        ("zmq-aio", "zmq-aio-inline", "memory-aio", "pyzmq-aio", "grpc-aio", "nats"),
     ),
     Row(
         "in-flight",

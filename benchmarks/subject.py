@@ -109,6 +109,7 @@ _SUBJECTS = {
     "zmq": "messaging_rpc:zmq_pool",
     "zmq-inline": "messaging_rpc:zmq_inline",
     "zmq-aio": "messaging_aio:zmq",
+    "zmq-aio-inline": "messaging_aio:zmq_inline",
     "memory": "messaging_rpc:memory_pool",
     "memory-inline": "messaging_rpc:memory_inline",
     "memory-aio": "messaging_aio:memory",

@@ -69,7 +69,14 @@ TARGETS = (
         False,
     ),
     Target(
-        "zmq, asyncio, 64 in flight, calls/s, of nats-py's",
+        "zmq, asyncio, 64 in flight, inline handler, calls/s, of nats-py's",
+        Figure("asyncio", "zmq-aio-inline", "per_s"),
+        Figure("asyncio", "nats", "per_s"),
+        2.5,
+        False,
+    ),
+    Target(
+        "zmq, asyncio, 64 in flight, a task per call, calls/s, of nats-py's",
         Figure("asyncio", "zmq-aio", "per_s"),
         Figure("asyncio", "nats", "per_s"),
         2.5,

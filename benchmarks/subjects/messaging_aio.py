@@ -1,4 +1,7 @@
-"""messaging with asyncio on both ends, over zmq and over memory: coroutine handlers, and the event loop owns the I/O.
+"""messaging with asyncio on both ends, over zmq and over memory: the event loop owns the I/O.
+
+Handlers are coroutines, each in a task of its own, or run inline, one after the other on the loop, which is what a
+callback of nats-py does.
 
 The settings are the defaults; casts and fanouts go through `pipeline()`, each acknowledged by the servers that took it.
 """
@@ -32,10 +35,27 @@ class _Echo:
         self._handled()
 
 
+class _InlineEcho:
+    """The same, for handlers that never wait."""
+
+    def __init__(self, handled: Callable[[], None]) -> None:
+        self._handled = handled
+
+    @rpc.expose()
+    def echo(self, ctxt: object, data: bytes) -> bytes:
+        """Answer with the payload."""
+        return data
+
+    @rpc.expose()
+    def note(self, ctxt: object, data: bytes) -> None:
+        """Count a message that wants no answer."""
+        self._handled()
+
+
 class _EchoServer(Server):
-    def __init__(self, url: str, index: int, handled: Callable[[], None]) -> None:
+    def __init__(self, url: str, index: int, handled: Callable[[], None], inline: bool) -> None:
         self._loop = LoopThread()
-        self._transport, self._server = self._loop.run(self._start(url, index, handled))
+        self._transport, self._server = self._loop.run(self._start(url, index, handled, inline))
 
     def stop(self) -> None:
         """Drain and close."""
@@ -44,9 +64,13 @@ class _EchoServer(Server):
         self._loop.stop()
 
     @staticmethod
-    async def _start(url: str, index: int, handled: Callable[[], None]) -> tuple[Transport, rpc.Server]:
+    async def _start(url: str, index: int, handled: Callable[[], None], inline: bool) -> tuple[Transport, rpc.Server]:
         transport = open_transport(url)
-        server = rpc.Server(transport, messaging.Target(topic=TOPIC, server=f"server-{index}"), [_Echo(handled)])
+        target = messaging.Target(topic=TOPIC, server=f"server-{index}")
+        if inline:
+            server = rpc.Server(transport, target, [_InlineEcho(handled)], executor="inline")
+        else:
+            server = rpc.Server(transport, target, [_Echo(handled)])
         await server.start()
         return transport, server
 
@@ -81,8 +105,9 @@ class _Client(AsyncClient):
 class _Subject(Subject):
     asyncio = True
 
-    def __init__(self, scheme: str) -> None:
-        self.title = f"messaging {scheme}, asyncio"
+    def __init__(self, scheme: str, inline: bool = False) -> None:
+        self.title = f"messaging {scheme}, asyncio{', inline handler' if inline else ''}"
+        self._inline = inline
         self.one_process = scheme == "memory"
         self._place = PLACES[scheme]
 
@@ -92,7 +117,7 @@ class _Subject(Subject):
 
     def serve(self, place: str, index: int, handled: Callable[[], None]) -> Server:
         """Start a server on a transport and a loop of its own."""
-        return _EchoServer(place, index, handled)
+        return _EchoServer(place, index, handled, self._inline)
 
     async def connect_async(self, place: str, servers: Sequence[str]) -> AsyncClient:
         """Open a transport on the running loop; servers are found by their topic."""
@@ -100,4 +125,5 @@ class _Subject(Subject):
 
 
 zmq = _Subject("zmq")
+zmq_inline = _Subject("zmq", inline=True)
 memory = _Subject("memory")
