@@ -11,6 +11,7 @@ import pytest
 from messaging.errors import (
     DeadlineExceeded,
     Delivered,
+    EncodeError,
     NoRoute,
     Overloaded,
     Rejected,
@@ -320,6 +321,36 @@ def test_a_body_made_at_the_write_knows_address_and_budget(pair: tuple[Member, M
     assert address == client.addresses[Source.reply()]
     assert remaining is not None
     assert 0.0 < remaining <= 5.0
+
+
+def test_what_cannot_be_encoded_harms_only_its_own_message(pair: tuple[Member, Member]) -> None:
+    """A body that cannot be made, and headers that cannot be written, are EncodeError and NO; their neighbours pass."""
+    server, client = pair
+    server.on_delivery = server.accept
+
+    def broken(address: str, remaining: float | None) -> bytes:
+        raise ValueError("this body cannot be made")
+
+    sent = [
+        client.send(ANY, b"1"),
+        client.send(ANY, encode=broken),
+        client.send(ANY, b"2"),
+        client.send(ANY, headers={"n": object()}),
+        client.send(ANY, headers={"n": 2**70}),
+        client.send(ANY, b"3"),
+    ]
+    pump_until(lambda: all(client.of(message) for message in sent), client, server)
+    errors = [client.of(message)[0].error for message in sent]
+    assert [type(error) for error in errors] == [
+        type(None),
+        EncodeError,
+        type(None),
+        EncodeError,
+        EncodeError,
+        type(None),
+    ]
+    assert {getattr(error, "delivered", Delivered.NO) for error in errors} == {Delivered.NO}
+    assert server.bodies == [b"1", b"2", b"3"]
 
 
 def test_a_message_to_the_taker_arrives_at_its_reply_source(pair: tuple[Member, Member]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from messaging.drivers.zmq.frames import INLINE, WANTS_REPLY, Message, encode
 from messaging.drivers.zmq.news import News
-from messaging.errors import DeadlineExceeded, Delivered, TooLarge
+from messaging.errors import DeadlineExceeded, Delivered, EncodeError, TooLarge
 from messaging.message import CORRELATION_ID, MESSAGE_ID, Delivery, Outgoing, RouteKind, Stage
 
 _REPLY = RouteKind.REPLY
@@ -137,12 +137,12 @@ class Link:
             messages: list[Message] = []
             bodies: list[bytes] = []
             position = self._collect(messages, bodies, most, now, address, failed)
-            frame = _encode_batch(messages, self.accepted, self.refused, len(bodies))
-            if len(frame) > ENVELOPE and messages:
+            frame, unfit = self._frame(messages, len(bodies))
+            if unfit is not None and messages:
                 self._take_back(messages, position)
                 if len(messages) == 1:
-                    failed.append((self.queue.pop(0)[2], _headers_too_large(len(frame))))
-                # Headers are large here: one message at a time, so that one that is too large harms no other.
+                    failed.append((self.queue.pop(0)[2], unfit))
+                # One message at a time from here on, so that the one that does not fit harms no other.
                 most = 1
                 continue
             sent = False
@@ -164,6 +164,14 @@ class Link:
             if self.refused:
                 self.refused = []
         return True
+
+    def _frame(self, messages: list[Message], bodies: int) -> tuple[bytes, Exception | None]:
+        """Encode the first frame; with an error when what stands in it, that is the headers, cannot be sent."""
+        try:
+            frame = _encode_batch(messages, self.accepted, self.refused, bodies)
+        except Exception as error:  # whatever somebody's header values raise
+            return b"", _not_encoded("headers", error)
+        return frame, _headers_too_large(len(frame)) if len(frame) > ENVELOPE else None
 
     def _collect(
         self,
@@ -192,7 +200,11 @@ class Link:
             remaining = deadline - now if outgoing.budget and deadline else None
             body: Any = outgoing.body
             if outgoing.encode is not None:
-                body = outgoing.encode(address if reply_to else "", remaining)
+                try:
+                    body = outgoing.encode(address if reply_to else "", remaining)
+                except Exception as error:  # whatever the wire format's own code raises
+                    failed.append((item, _not_encoded("body", error)))
+                    continue
             length = len(body)
             if length > inline:
                 if limit and length > limit:
@@ -277,6 +289,12 @@ def _expired() -> DeadlineExceeded:
     return DeadlineExceeded(
         "the deadline passed before the message could be written", phase="send", delivered=Delivered.NO
     )
+
+
+def _not_encoded(what: str, error: Exception) -> EncodeError:
+    told = EncodeError(f"the {what} of a message cannot be encoded: {error}")
+    told.__cause__ = error
+    return told
 
 
 def _too_large(length: int, limit: int) -> TooLarge:
