@@ -96,19 +96,12 @@ class Notifier(BaseNotifier, Verbs[_Awaited]):
         """Send a notification of a level given by name; see `messaging.notify.Notifier.notify`."""
         self.transport.bind()
         event = self._event(level, ctxt, event_type, payload, headers)
-        try:
-            if self._around:
-                async with AsyncExitStack() as stack:
-                    await enter_async(stack, self._around, event)
-                    failure = self._failure(await self._wait(event, key))
-            else:
-                failure = self._failure(await self._wait(event, key))
-        except MessagingError as error:
-            if not self._reportable(error):
-                raise
-            failure = error
-        if failure is not None:
-            self._report(event, failure)
+        if not self._around:
+            await self._send(event, key)
+            return
+        async with AsyncExitStack() as stack:
+            await enter_async(stack, self._around, event)
+            await self._send(event, key)
 
     def submit(
         self,
@@ -130,6 +123,16 @@ class Notifier(BaseNotifier, Verbs[_Awaited]):
         every outcome.
         """
         return Pipeline(self)
+
+    async def _send(self, event: Event[Any], key: str | None) -> None:
+        try:
+            failure = self._failure(await self._wait(event, key))
+        except MessagingError as error:
+            if not self._reportable(error):
+                raise
+            failure = error
+        if failure is not None:
+            self._report(event, failure)
 
     async def _wait(self, event: Event[Any], key: str | None) -> Sent:
         future, wake = self.transport.waiter()

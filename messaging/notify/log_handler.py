@@ -32,7 +32,8 @@ _OWN_LOGGERS = "messaging"
 class LogHandler(logging.Handler):
     """Sends records as notifications of type `event_type`, each at the level that fits its own. Thread-safe.
 
-    `to`: a notifier, or a transport, for which one is made with `publisher_id` and `topics`. `limit`: how many records
+    `to`: a notifier, or a transport, for which one is made with `publisher_id` and `topics`; one for asyncio must be in
+    use in its loop already. `limit`: how many records
     may be under way; more are dropped. `flush_timeout`: seconds for which flush() and close() wait for those. `dropped`
     and `failed` count the records that nobody got to see. The payload has the predecessor's keys: name, levelno,
     levelname, exc_info, pathname, lineno, msg, funcName, thread, processName, process and extra. Raises ConfigError.

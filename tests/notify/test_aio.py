@@ -260,7 +260,11 @@ def test_batches_and_around(url: str) -> None:
         @asynccontextmanager
         async def traced(subject: Any) -> Any:
             steps.append(type(subject).__name__)
-            yield
+            try:
+                yield
+            except NoRoute:
+                steps.append("NoRoute")
+                raise
 
         class Batch:
             @notify.on("*")
@@ -279,6 +283,9 @@ def test_batches_and_around(url: str) -> None:
             assert got == [0, 1, 2]
         assert steps.count("Event") == 3
         assert "CurrentEvent" in steps
+        with pytest.raises(NoRoute):
+            await notifier.prepare(topics=["nobody"]).info(None, "x", 1)
+        assert steps[-1] == "NoRoute"
 
     _run(url, test)
 
