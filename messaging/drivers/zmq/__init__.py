@@ -7,6 +7,7 @@ machine), `zmq+static://host:port,...`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from messaging.drivers.zmq.addresses import check_addresses
 from messaging.drivers.zmq.connection import ZmqConnection
 from messaging.drivers.zmq.options import ZmqSettings
 from messaging.drivers.zmq.security import load_keys
-from messaging.errors import ConfigError, InvalidUrl
+from messaging.errors import ConfigError, InvalidUrl, Unsupported
 from messaging.matchmaker.base import Matchmaker
 from messaging.matchmaker.local import LocalMatchmaker
 from messaging.matchmaker.static import StaticMatchmaker
@@ -34,7 +35,11 @@ class Driver:
     options: type[Any] = ZmqSettings
 
     def capabilities(self, settings: ZmqSettings) -> Capabilities:
-        """See Driver. Raises ConfigError for keys and addresses that would be unsafe or useless."""
+        """See Driver. Raises ConfigError for keys and addresses that would be unsafe or useless; Unsupported but on
+        Linux.
+        """
+        if not hasattr(os, "eventfd"):
+            raise Unsupported("zmq:// waits by epoll and eventfd, which Linux alone has; memory:// works everywhere")
         load_keys(settings)
         check_addresses(settings, spans_machines=_matchmaker(settings).spans_machines)
         return Capabilities(
