@@ -58,7 +58,7 @@ class Inventory:
     def count_shelf(self, ctxt: dict[str, Any], shelf: int) -> str:
         """Walk to a shelf and count: slow work."""
         log.info("counts shelf %d ...", shelf)
-        time.sleep(1.0)
+        time.sleep(2.0)
         return f"{self.server} has counted shelf {shelf}"
 
     @rpc.expose
