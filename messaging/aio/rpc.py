@@ -7,29 +7,22 @@ task cancels its call: the operation is taken out of the table, the server is to
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
 
+from messaging.aio.lifecycle import AsyncService
 from messaging.aio.transport import Transport
 from messaging.around import enter_async
-from messaging.coroutines import LoopTasks
 from messaging.errors import (
     Cancelled,
-    Closed,
-    ConfigError,
-    DeadlineExceeded,
-    Delivered,
-    NotStarted,
     PipelineFailed,
     Unsupported,
 )
-from messaging.executor import ThreadExecutor
 from messaging.rpc import ALL_METHODS, EXPOSED, PUBLIC_METHODS, CurrentRequest, Fanout, current, expose
 from messaging.rpc.base_client import BaseClient, Kind, Operation
-from messaging.rpc.base_server import START_TIMEOUT, ServerCore, ServerState
+from messaging.rpc.base_server import ServerCore
 
 __all__ = [
     "ALL_METHODS",
@@ -229,108 +222,9 @@ class Pipeline:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-class Server(ServerCore):
+class Server(AsyncService, ServerCore):
     """The asyncio server: `async def` methods run as tasks of the user's loop, at most `slots` at a time; others on
     threads, or inline.
 
     Parameters and errors as in `messaging.rpc.Server`.
     """
-
-    transport: Transport
-    _face = Transport
-
-    def __init__(self, transport: Transport, target: Any, endpoints: Sequence[Any], **options: Any) -> None:
-        super().__init__(transport, target, endpoints, **options)
-        self._stopped: asyncio.Event | None = None
-
-    async def start(self, timeout: float = START_TIMEOUT) -> None:
-        """Return when peers can reach it. Raises DeadlineExceeded after `timeout` seconds, or what the transport says
-        against it.
-        """
-        loop = self.transport.bind()
-        future, wake = self.transport.waiter()
-        outcome: list[Exception | None] = []
-
-        def started(error: Exception | None) -> None:
-            outcome.append(error)
-            wake()
-
-        self._tasks = LoopTasks(loop, self._slots)
-        self._on_loop = True
-        if not self._inline:
-            self._executor = ThreadExecutor(self._slots, f"messaging {self.target.server}")
-        self._stopped = asyncio.Event()
-        self._open(started)
-        try:
-            await asyncio.wait_for(asyncio.shield(future), timeout)
-        except TimeoutError:
-            cause = self._reactor.holding.cause
-            await self.stop(0.0)
-            why = f": {cause}" if cause is not None else ""
-            raise DeadlineExceeded(
-                f"{self._name()} could not be reached within {timeout:g} s{why}",
-                phase="connect",
-                delivered=Delivered.NO,
-            ) from cause
-        except BaseException:
-            await self.stop(0.0)
-            raise
-        if outcome[0] is not None:
-            await self.stop(0.0)
-            raise outcome[0]
-
-    async def stop(self, grace: float = 25.0) -> bool:
-        """Drain within `grace` seconds; see `messaging.rpc.Server.stop`. Idempotent."""
-        until = time.monotonic() + grace
-        previous = self._begin_drain()
-        if previous is ServerState.NEW:
-            return True
-        stopped = self._stopped
-        if stopped is None:
-            raise ConfigError(f"{self._name()} was not started by this class")
-        if previous in (ServerState.DRAINING, ServerState.STOPPED):
-            try:
-                await asyncio.wait_for(stopped.wait(), grace)
-            except TimeoutError:
-                return False
-            return True
-        self._check_fork()
-        try:
-            await self._do(self._unsubscribe, until)
-            await self._do(self._hand_back, until)
-            clean = await self._tasks.end(until) if isinstance(self._tasks, LoopTasks) else True
-            clean = await asyncio.to_thread(self._executor.close, until) and clean
-            if not self._reactor.finished:
-                await self._do(self._reactor.after_flush, max(until, time.monotonic() + 0.2))
-        except Closed:
-            clean = not self._monitor.in_hand
-            await asyncio.to_thread(self._executor.close, time.monotonic())
-        self._abandon()
-        stopped.set()
-        return clean
-
-    async def _do(self, action: Callable[[Callable[[], None]], None], until: float) -> None:
-        """Run an action on the owner and wait for its `done`, but not past `until`."""
-        future, wake = self.transport.waiter()
-        self._reactor.call_soon(lambda: action(wake))
-        await asyncio.wait([future], timeout=max(0.0, until - time.monotonic()))
-
-    async def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the server has stopped; False when `timeout` seconds passed first. Raises NotStarted, Forked."""
-        if self._stopped is None:
-            raise NotStarted(f"{self._name()} was not started")
-        self._check_fork()
-        try:
-            await asyncio.wait_for(self._stopped.wait(), timeout)
-        except TimeoutError:
-            return False
-        return True
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()

@@ -4,36 +4,29 @@ Nothing here waits. `ServerCore` decides when a request is settled, started, ref
 knows its transport only by capabilities:
 
 * acceptance by the backend: as many requests are settled as there are idle slots, and one is started when its
-  settlement is written, so
-  that it runs at most once. What is not started is not settled, so a crash loses only what was running.
+  settlement is written, so that it runs at most once. What is not started is not settled, so a crash loses only what
+  was running.
 * acceptance by the peer: a request goes into the inbox, bounded; it is settled together with its answer, or alone after
-  50 ms. Beyond
-  the bound it is handed back, and the sender tries another server.
+  50 ms. Beyond the bound it is handed back, and the sender tries another server.
 """
 
 from __future__ import annotations
 
-import enum
 import functools
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from messaging.codec import Serializer
 from messaging.drivers.base import Role
 from messaging.errors import (
-    Cancelled,
     Closed,
-    ConfigError,
-    Forked,
     InvalidTarget,
     StateError,
     Unsupported,
 )
-from messaging.executor import InlineExecutor, ThreadExecutor
-from messaging.lifecycle import check_count
+from messaging.lifecycle import ServiceCore, ServiceState, check_count
 from messaging.message import (
     CORRELATION_ID,
     MESSAGE_ID,
@@ -51,31 +44,20 @@ from messaging.rpc.invocation import Around, Invocation, Invoker
 from messaging.rpc.monitor import InHand, Monitor
 from messaging.rpc.session import RpcSession
 from messaging.target import DEFAULT_EXCHANGE, Target, check_target
-from messaging.transport import BaseTransport, check_transport
+from messaging.transport import BaseTransport
 
 if TYPE_CHECKING:
-    from messaging.coroutines import CoroutineRunner, LoopTasks
+    pass
 
-__all__ = ["START_TIMEOUT", "ServerCore", "ServerState"]
+__all__ = ["ServerCore"]
 
 _log = logging.getLogger(__name__)
 
 _REPLY_LIFE = 60.0
 """Seconds for which an answer is worth delivering when the request carried no budget."""
 _COUNTS = ("received", "answered", "done", "failed", "expired", "busy", "duplicates", "undelivered_replies")
-START_TIMEOUT = 30.0
 _MOST_ROUTES = 10_000
 """Callers whose reply routes are remembered."""
-
-
-class ServerState(enum.Enum):
-    """Where a server is in its life; it goes through it once."""
-
-    NEW = "new"
-    STARTING = "starting"
-    SERVING = "serving"
-    DRAINING = "draining"
-    STOPPED = "stopped"
 
 
 class _ReplyNews(Token):
@@ -105,10 +87,8 @@ class Ping:
         return self._server
 
 
-class ServerCore:
+class ServerCore(ServiceCore):
     """What servers of both faces do. Its public methods are thread-safe."""
-
-    _face: ClassVar[type[BaseTransport]]
 
     def __init__(
         self,
@@ -124,15 +104,11 @@ class ServerCore:
         around: Sequence[Around] = (),
         traces: bool = True,
     ) -> None:
-        check_transport(transport, self._face)
+        super().__init__(transport, Role.RPC_SERVER, executor=executor, slots=slots)
         check_target(target)
         if not target.topic or not target.server:
             raise InvalidTarget(f"a server's target needs a topic and a server name, not {target!r}")
-        if executor not in ("threads", "inline"):
-            raise ConfigError(f"executor must be 'threads' or 'inline', not {executor!r}")
-        check_count("slots", slots)
         check_count("inbox", inbox)
-        self.transport = transport
         self.target = target
         capabilities = transport.capabilities
         if not capabilities.rpc:
@@ -148,8 +124,6 @@ class ServerCore:
         self._serializer = serializer
         self._around = tuple(around)
         self._traces = traces
-        self._inline = executor == "inline"
-        self._slots = slots
         self._inbox = inbox
         self._any_async = any(method.is_async for method in self._dispatcher.methods)
         exchange = target.exchange or DEFAULT_EXCHANGE
@@ -159,48 +133,20 @@ class ServerCore:
         ]
         if capabilities.fanout != "none":
             self._sources.append(Source(SourceKind.ALL, exchange, target.topic, target.server))
-        self._state = ServerState.NEW
-        self._lock = threading.Lock()
-        self._consuming: dict[Source, bool] = {}
         self._waiting: deque[InHand] = deque()
-        self._on_started: Callable[[Exception | None], None] | None = None
-        self._on_unsubscribed: Callable[[], None] | None = None
-        self._executor: ThreadExecutor | InlineExecutor = InlineExecutor()
-        self._tasks: CoroutineRunner | LoopTasks | None = None
-        """Where coroutines run; set by the face, which alone imports asyncio."""
-        self._on_loop = False
         self._routes: dict[str, Route] = {}
         self._session: RpcSession
         self._monitor: Monitor
-        self._forked_from: Any = None
 
-    # Lifecycle, in steps that do not wait
+    # Life
 
     def _name(self) -> str:
         return f"server {self.target.server} of topic {self.target.topic}"
 
-    def __str__(self) -> str:
-        return self._name()
-
-    def __repr__(self) -> str:
-        return f"<{self._name()}: {self._state.value}>"
-
     def _open(self, on_started: Callable[[Exception | None], None]) -> None:
-        """Subscribe to everything; `on_started` is called once, on the owner, when peers can reach it or when they will
-        not.
-        """
-        with self._lock:
-            if self._state is not ServerState.NEW:
-                raise StateError(
-                    f"{self._name()} is {self._state.value}; a server starts once, make a new one to start again"
-                )
-            self._state = ServerState.STARTING
-        self._on_started = on_started
-        self._session = self.transport.attached(Role.RPC_SERVER, RpcSession)
-        operations = self._session.operations
-        self._forked_from = operations
-        reactor = self._reactor = operations.reactor
-        self._clock = reactor.clock
+        operations = self._begin_start(on_started)
+        reactor = operations.reactor
+        self._session = self.transport.attached(self._role, RpcSession)
         self._monitor = Monitor(reactor, self.target.server or "", lambda: self._session.address)
         counters = operations.counters
         self._count = {name: counters.tally(f"server.{name}") for name in _COUNTS}
@@ -219,46 +165,7 @@ class ServerCore:
         self._peer_settles = reactor.capabilities.acceptance == "peer"
         window = self._inbox if self._peer_settles else self._slots * 2
         receive = self._receive_for_peer if self._peer_settles else self._receive_for_backend
-        for source in self._sources:
-            self._consuming[source] = False
-        for source in self._sources:
-            reactor.subscribe(source, window, receive, functools.partial(self._subscribed, source))
-
-    def _subscribed(self, source: Source, address: str, error: Exception | None) -> None:
-        self._consuming[source] = error is None
-        started = self._on_started
-        if isinstance(error, Cancelled):
-            self._consuming.pop(source, None)
-            if not self._consuming and self._on_unsubscribed is not None:
-                self._on_unsubscribed()
-        elif error is not None:
-            if started is not None:
-                self._on_started = None
-                started(error)
-            elif self._state is ServerState.SERVING:
-                _log.error("%s does not receive from %s any more: %s", self._name(), source.kind.value, error)
-        elif started is not None and all(self._consuming.values()):
-            self._on_started = None
-            self._state = ServerState.SERVING
-            started(None)
-
-    def _begin_drain(self) -> ServerState:
-        """Take no more requests from now on; returns the state before. Only the first caller has the draining to do."""
-        with self._lock:
-            previous = self._state
-            if previous is ServerState.NEW:
-                self._state = ServerState.STOPPED
-            elif previous is not ServerState.STOPPED:
-                self._state = ServerState.DRAINING
-            return previous
-
-    def _unsubscribe(self, done: Callable[[], None]) -> None:
-        """Take no more requests; `done` is called on the owner when the transport has confirmed it."""
-        self._on_unsubscribed = done
-        for source in list(self._consuming):
-            self._reactor.unsubscribe(source)
-        if not self._consuming:
-            done()
+        self._subscribe(self._sources, window, receive)
 
     def _hand_back(self, done: Callable[[], None]) -> None:
         """Give back what was not started; owner only."""
@@ -277,26 +184,12 @@ class ServerCore:
             if item.job is not None and self._tasks is not None:
                 self._tasks.cancel(item.job)
         self._session.remove_control(self)
-        self._state = ServerState.STOPPED
-
-    def _check_fork(self) -> None:
-        if self._forked_from is not None and self._session.operations is not self.transport._operations.get(
-            Role.RPC_SERVER
-        ):
-            raise Forked(
-                f"{self._name()} was started in the parent process; make and start a server of its own in this child"
-            )
+        super()._abandon()
 
     def health(self) -> dict[str, Any]:
-        """Three signals: `alive` (not stopped), `connected` (the transport), `consuming` (subscribed to all)."""
-        consuming = self._state is ServerState.SERVING and bool(self._consuming) and all(self._consuming.values())
-        return {
-            "alive": self._state is not ServerState.STOPPED,
-            "connected": self.transport.health()["connected"],
-            "consuming": consuming,
-            "state": self._state.value,
-            "in_hand": len(self._monitor.in_hand) if self._state is not ServerState.NEW else 0,
-        }
+        """See ServiceCore; and `in_hand`, how many requests are."""
+        in_hand = len(self._monitor.in_hand) if self._state is not ServiceState.NEW else 0
+        return {**super().health(), "in_hand": in_hand}
 
     # Receiving; on the owner
 
@@ -326,7 +219,7 @@ class ServerCore:
         done: list[Delivery] = []
         busy: list[Delivery] = []
         for delivery in batch:
-            if self._state is ServerState.DRAINING or len(self._monitor.in_hand) >= self._inbox:
+            if self._state is ServiceState.DRAINING or len(self._monitor.in_hand) >= self._inbox:
                 self._count["busy"].add()
                 busy.append(delivery)
                 continue
@@ -347,7 +240,7 @@ class ServerCore:
 
     def _receive_for_backend(self, batch: Sequence[Delivery]) -> None:
         for delivery in batch:
-            if self._state is ServerState.DRAINING:
+            if self._state is ServiceState.DRAINING:
                 self._reactor.settle([delivery], Outcome.REQUEUE)
             else:
                 self._waiting.append(self._named(delivery))
