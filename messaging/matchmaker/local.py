@@ -244,7 +244,7 @@ class LocalMatchmaker:
                 if entry is None:
                     continue
                 self._files[name] = entry
-                if not self._alive(entry.content) or time.time() - status.st_mtime > entry.content.lease * _ANCIENT:
+                if not self._believed(entry.content, status.st_mtime):
                     self._remove(name)
                     continue
             if entry.renewal != status.st_mtime_ns:
@@ -274,6 +274,15 @@ class LocalMatchmaker:
             instance=content.instance, endpoint=content.endpoint, revision=content.revision, sources=sources
         )
         return _Entry(inode, content, record)
+
+    def _believed(self, content: _File, renewed: float) -> bool:
+        """Whether a record that is read for the first time is worth waiting a lease for.
+
+        The machine's clock is asked only where nothing better is known: it may have been set since the renewal.
+        """
+        if content.namespace == self._namespace:
+            return self._alive(content)
+        return time.time() - renewed <= content.lease * _ANCIENT
 
     def _alive(self, content: _File) -> bool:
         if content.namespace != self._namespace:

@@ -28,13 +28,14 @@ from messaging.message import Source, SourceKind
 
 GOLDEN: list[tuple[Frame, str]] = [
     (
-        Batch([(7, 2, 1, 1.5, {"message-id": "a"}, b"body")], [3, 4], [(5, BUSY, ""), (6, REJECTED, "no")], 0),
-        "95009196070201cb3ff800000000000081aa6d6573736167652d6964a161c404626f647992030492930500a0930603a26e6f00",
+        Batch([(7, 2, 1, 1.5, {"message-id": "a"}, b"body")], [3, 4], [(5, BUSY, ""), (6, REJECTED, "no")], 0, 12.5),
+        "96009196070201cb3ff800000000000081aa6d6573736167652d6964a161c404626f647992030492930500a0930603a26e6f00"
+        "cb4029000000000000",
     ),
-    (Batch([(0, 0, 0, None, {}, 1)], [], [], 1), "95009196000000c08001909001"),
+    (Batch([(0, 0, 0, None, {}, 1)], [], [], 1), "96009196000000c08001909001cb0000000000000000"),
     (
-        Hello("messaging", 1, 1, "0a", "0b", 1024),
-        "9701a96d6573736167696e670101a23061a23062cd0400",
+        Hello("messaging", 1, 1, "0a", "0b", 1024, 12.5),
+        "9801a96d6573736167696e670101a23061a23062cd0400cb4029000000000000",
     ),
     (
         Welcome(1, "0b", 1024, 3, [(1, "any", "e", "t", "", "")], 1, 1),
@@ -57,6 +58,7 @@ def test_a_batch_may_be_short() -> None:
     assert encode((0, [])) == PROBE == bytes.fromhex("920090")
     assert decode(PROBE) == Batch([])
     assert decode(encode((0, [], [1]))) == Batch([], [1])
+    assert decode(encode((1, "messaging", 1, 1, "0a", "0b", 9))) == Hello("messaging", 1, 1, "0a", "0b", 9, 0.0)
 
 
 def test_fields_of_a_later_version_are_ignored() -> None:

@@ -55,6 +55,8 @@ class Caller(Link):
         self.waiter = runtime.waiter
         self.identity = hello.identity
         self.limit = hello.limit
+        if hello.sent:
+            self.waited(hello.sent, now)
         self.heard_at = now
         self.last = 0
         """The highest sequence number that was looked at."""

@@ -301,7 +301,8 @@ class ZmqConnection:
         if batch.accepted or batch.refused:
             self._sender.settled(link, batch)
         if batch.messages:
-            self._inbox.receive(link, batch.messages, bodies)
+            waited = link.waited(batch.sent, self._runtime.now) if batch.sent else 0.0
+            self._inbox.receive(link, batch.messages, bodies, waited)
 
     def peer_lost(self, peer: Peer, error: Exception, processed: int | None) -> None:
         """See PeersEvents."""

@@ -89,11 +89,13 @@ class Batch(msgspec.Struct, array_like=True, tag=0):
     refused: list[tuple[int, int, str]] = []
     bodies: int = 0
     """How many frames follow."""
+    sent: float = 0.0
+    """When it was written, on the sender's monotonic clock; 0 where no message has a budget."""
 
 
 class Hello(msgspec.Struct, array_like=True, tag=1):
     """The first frame on a connection. `instance` is who is expected at this address, empty if unknown; `limit` the
-    most bytes of a body.
+    most bytes of a body; `sent` as in Batch.
     """
 
     magic: Literal["messaging"]
@@ -102,6 +104,7 @@ class Hello(msgspec.Struct, array_like=True, tag=1):
     identity: str
     instance: str
     limit: int
+    sent: float = 0.0
 
 
 class Welcome(msgspec.Struct, array_like=True, tag=2):

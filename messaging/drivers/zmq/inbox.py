@@ -84,8 +84,10 @@ class Inbox:
         """What others may send to, by number."""
         return {number: found.source for number, found in self._by_number.items() if number != REPLIES}
 
-    def receive(self, link: Link, messages: Sequence[Message], bodies: Sequence[bytes]) -> None:
-        """Take the messages of one batch, or refuse them."""
+    def receive(self, link: Link, messages: Sequence[Message], bodies: Sequence[bytes], waited: float) -> None:
+        """Take the messages of one batch, or refuse them; the seconds that it has waited are gone from their
+        budgets.
+        """
         by_number = self._by_number
         news = self._runtime.news
         for sequence, number, flags, budget, headers, body in messages:
@@ -99,6 +101,8 @@ class Inbox:
                     self._runtime.count("undecodable")
                     continue
                 body = bodies[position - 1]
+            if budget is not None:
+                budget = budget - waited if budget > waited else 0.0
             if sequence:
                 size = len(body)
                 if len(subscription.unsettled) >= subscription.window or (

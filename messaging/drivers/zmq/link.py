@@ -11,6 +11,7 @@ anew by the next attempt, and until then it may expire or be withdrawn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ _BATCH_RECORDS = 1000
 _BATCH_BODIES = 8
 ENVELOPE = 1024 * 1024
 """The largest first frame, in bytes: sockets take this much beyond the largest body."""
+_DRIFT = 0.0005
+"""By how much two clocks may differ in their rates: more than a kernel lets them."""
 _BACKLOG = 10_000
 """How many settlements may wait for a process that does not read before it is given up."""
 
@@ -85,6 +88,8 @@ class Link:
         "refused",
         "sequence",
         "settling",
+        "transit",
+        "transit_at",
         "unsettled",
     )
 
@@ -111,6 +116,23 @@ class Link:
         self.dirty = False
         """Whether it stands in the connection's list of links to flush."""
         self.active_at = now
+        self.transit = math.inf
+        """The other end's clock to ours and the shortest way between them, in seconds."""
+        self.transit_at = now
+
+    def waited(self, sent: float, now: float) -> float:
+        """How many seconds a batch lay somewhere before it was read: in a process that stood still, in its buffers.
+
+        `sent` and `now` are of two clocks, whose distance nobody knows. But the batch that was the fastest so far has
+        hardly waited, and by as much as another one is later than that, it has.
+        """
+        transit = now - sent
+        shortest = self.transit + _DRIFT * (now - self.transit_at)
+        if transit < shortest:
+            shortest = transit
+        self.transit = shortest
+        self.transit_at = now
+        return transit - shortest
 
     @property
     def load(self) -> int:
@@ -137,7 +159,7 @@ class Link:
             messages: list[Message] = []
             bodies: list[bytes] = []
             position = self._collect(messages, bodies, most, now, address, failed)
-            frame, unfit = self._frame(messages, len(bodies))
+            frame, unfit = self._frame(messages, len(bodies), now)
             if unfit is not None and messages:
                 self._take_back(messages, position)
                 if len(messages) == 1:
@@ -165,10 +187,10 @@ class Link:
                 self.refused = []
         return True
 
-    def _frame(self, messages: list[Message], bodies: int) -> tuple[bytes, Exception | None]:
+    def _frame(self, messages: list[Message], bodies: int, now: float) -> tuple[bytes, Exception | None]:
         """Encode the first frame; with an error when what stands in it, that is the headers, cannot be sent."""
         try:
-            frame = _encode_batch(messages, self.accepted, self.refused, bodies)
+            frame = _encode_batch(messages, self.accepted, self.refused, bodies, now)
         except Exception as error:  # whatever somebody's header values raise
             return b"", _not_encoded("headers", error)
         return frame, _headers_too_large(len(frame)) if len(frame) > ENVELOPE else None
@@ -278,8 +300,11 @@ class Link:
 
 
 def _encode_batch(
-    messages: list[Message], accepted: list[int], refused: list[tuple[int, int, str]], bodies: int
+    messages: list[Message], accepted: list[int], refused: list[tuple[int, int, str]], bodies: int, now: float
 ) -> bytes:
+    for message in messages:
+        if message[3] is not None:
+            return encode((0, messages, accepted, refused, bodies, now))
     if refused or bodies:
         return encode((0, messages, accepted, refused, bodies))
     return encode((0, messages, accepted)) if accepted else encode((0, messages))

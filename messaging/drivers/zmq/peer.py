@@ -291,7 +291,13 @@ class Peer(Link):
         instance = self.record.instance if self.record.incarnate else ""
         runtime = self._runtime
         hello = Hello(
-            "messaging", LOWEST_VERSION, HIGHEST_VERSION, runtime.identity, instance, runtime.settings.max_message
+            "messaging",
+            LOWEST_VERSION,
+            HIGHEST_VERSION,
+            runtime.identity,
+            instance,
+            runtime.settings.max_message,
+            runtime.now,
         )
         if self.send_frames(encode(hello), []):
             self.state = PeerState.GREETING
