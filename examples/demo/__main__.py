@@ -37,7 +37,7 @@ class Line(NamedTuple):
     when: float
 
 
-class Cast:
+class Story:
     """The processes of the demo, what they have said, and what they are expected to say."""
 
     def __init__(self, url: str) -> None:
@@ -48,6 +48,7 @@ class Cast:
         self._hearers: list[threading.Thread] = []
         self._lines: queue.SimpleQueue[Line] = queue.SimpleQueue()
         self._said: list[Line] = []
+        self._ended: set[str] = set()
         self._started = time.monotonic()
 
     def start(self, name: str, module: str, *arguments: str) -> None:
@@ -85,14 +86,15 @@ class Cast:
                 self._said.remove(line)
                 return line
         while True:
+            if self._ended.issuperset(names):
+                status = self._processes[names[0]].wait()
+                raise Failed(f"{process} ended with status {status} before it said {pattern!r}")
             try:
                 line = self._lines.get(timeout=max(0.0, until - time.monotonic()))
             except queue.Empty:
                 raise Failed(f"{process} did not say {pattern!r} within {within:g} s") from None
             if line.text is None:
-                if line.process in names:
-                    status = self._processes[line.process].wait()
-                    raise Failed(f"{line.process} ended with status {status} before it said {pattern!r}")
+                self._ended.add(line.process)
                 continue
             self.tell(line.process, line.text, line.when)
             if line.process in names and re.search(pattern, line.text):
@@ -135,50 +137,50 @@ class Cast:
                 self.tell(line.process, line.text, line.when)
 
 
-def play(cast: Cast) -> None:
+def play(story: Story) -> None:
     """The story. Raises Failed."""
-    cast.tell("demo", "two instances of a service, a listener and a client: four processes over zmq://, and no broker")
-    cast.start("alpha", "service", "alpha")
-    cast.start("beta", "service", "beta")
-    cast.start("audit", "listener", "audit")
+    story.tell("demo", "two instances of a service, a listener and a client: four processes over zmq://, and no broker")
+    story.start("alpha", "service", "alpha")
+    story.start("beta", "service", "beta")
+    story.start("audit", "listener", "audit")
     for name in ("alpha", "beta", "audit"):
-        cast.expect(name, "can be reached")
+        story.expect(name, "can be reached")
 
-    cast.start("client", "client")
+    story.start("client", "client")
     for _ in range(2):
-        cast.expect("client", r"^call: reserve apples .*Reservation\(")
-    cast.expect("client", r"^call: reserve pears .*OutOfStock: 9 pears wanted, 3 there")
-    cast.expect("client", r"^cast: reindex .*taken")
-    cast.expect("alpha|beta", "has reindexed apples")
-    cast.expect("client", r"^fanout: .*sent=2, failed=0")
-    cast.expect("alpha", "has reloaded its prices")
-    cast.expect("beta", "has reloaded its prices")
-    cast.expect("client", r"^call beta: .*server='beta'")
-    cast.expect("client", r"^notify: order.placed .*taken")
-    cast.expect("audit", "has heard order.placed .*apples.* from shop.host-1")
+        story.expect("client", r"^call: reserve apples .*Reservation\(")
+    story.expect("client", r"^call: reserve pears .*OutOfStock: 9 pears wanted, 3 there")
+    story.expect("client", r"^cast: reindex .*taken")
+    story.expect("alpha|beta", "has reindexed apples")
+    story.expect("client", r"^fanout: .*sent=2, failed=0")
+    story.expect("alpha", "has reloaded its prices")
+    story.expect("beta", "has reloaded its prices")
+    story.expect("client", r"^call beta: .*server='beta'")
+    story.expect("client", r"^notify: order.placed .*taken")
+    story.expect("audit", "has heard order.placed .*apples.* from shop.host-1")
 
     # Where a shelf is being counted is the transport's choice, but for the first two.
-    counting = {shelf: cast.expect("alpha|beta", f"counts shelf {shelf}").process for shelf in (1, 2, 3, 4)}
-    killed = cast.kill("alpha")
-    cast.tell("demo", "SIGKILL for alpha, while it counts", killed)
-    told = cast.expect("client", r"^call: count shelf 1 .*ServerLost, delivered MAYBE").when - killed
+    counting = {shelf: story.expect("alpha|beta", f"counts shelf {shelf}").process for shelf in (1, 2, 3, 4)}
+    killed = story.kill("alpha")
+    story.tell("demo", "SIGKILL for alpha, while it counts", killed)
+    told = story.expect("client", r"^call: count shelf 1 .*ServerLost, delivered MAYBE").when - killed
     if told > TOLD_WITHIN:
         raise Failed(f"the caller was told {told:.1f} s after the kill, and {TOLD_WITHIN:g} s are promised")
-    cast.tell("demo", f"the caller was told {told * 1000:.1f} ms after the kill; beta goes on")
+    story.tell("demo", f"the caller was told {told * 1000:.1f} ms after the kill; beta goes on")
     for shelf in (3, 4):
         if counting[shelf] == "alpha":
-            cast.expect("beta", f"counts shelf {shelf}")
+            story.expect("beta", f"counts shelf {shelf}")
     for shelf in (2, 3, 4):
-        cast.expect("client", f"^call: count shelf {shelf} .*beta has counted")
-    cast.expect("client", r"^\d+ calls .*all answered by beta,")
-    cast.ended("client")
+        story.expect("client", f"^call: count shelf {shelf} .*beta has counted")
+    story.expect("client", r"^\d+ calls .*all answered by beta,")
+    story.ended("client")
 
     for name in ("beta", "audit"):
-        cast.stop(name)
-        cast.expect(name, "has stopped$")
-        cast.expect(name, "is closed$")
-        cast.ended(name)
-    cast.tell("demo", "every step happened as it should; all processes have ended")
+        story.stop(name)
+        story.expect(name, "has stopped$")
+        story.expect(name, "is closed$")
+        story.ended(name)
+    story.tell("demo", "every step happened as it should; all processes have ended")
 
 
 def interrupted(number: int, _frame: FrameType | None) -> NoReturn:
@@ -193,8 +195,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="messaging-demo-") as directory:
         try:
             # A directory of its own, so that it does not meet other services of this machine.
-            with Cast(f"zmq+local://{directory}") as cast:
-                play(cast)
+            with Story(f"zmq+local://{directory}") as story:
+                play(story)
         except Failed as failure:
             print(f"demo: FAILED: {failure}", file=sys.stderr)
             return 1

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from examples.demo.__main__ import Cast, Failed
+from examples.demo.__main__ import Failed, Story
 from tests.house.source import ROOT, name, text_files
 
 _BLOCK = re.compile(r"^(?P<run><!-- run -->\n)?```python\n(?P<code>.*?)^```", re.MULTILINE | re.DOTALL)
@@ -128,11 +128,11 @@ def test_an_interrupted_demo_leaves_nothing() -> None:
 
 def test_the_demo_says_which_step_did_not_happen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A process that ends too early, and one that stays silent, fail the demo with a line that names them."""
-    with Cast(f"zmq+local://{tmp_path}") as cast:
-        cast.start("nobody", "client")
+    with Story(f"zmq+local://{tmp_path}") as story:
+        story.start("nobody", "client")
         with pytest.raises(Failed, match="nobody ended with status 1 before it said 'never'"):
-            cast.expect("nobody", "never")
+            story.expect("nobody", "never")
         assert "NoRoute: nobody serves topic 'inventory'" in capsys.readouterr().out
-        cast.start("silent", "service", "silent")
+        story.start("silent", "service", "silent")
         with pytest.raises(Failed, match="silent did not say 'never' within"):
-            cast.expect("silent", "never", within=0.5)
+            story.expect("silent", "never", within=0.5)
