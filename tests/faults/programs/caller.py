@@ -4,6 +4,7 @@ several threads and writes what came of each.
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 from typing import Any
@@ -51,7 +52,38 @@ def stop() -> int:
     return sum(counts.values())
 
 
+def pipelined(number: int, chunk: int) -> int:
+    """Make so many calls, a chunk of them under way at a time; returns how many did not get their own answers."""
+    wrong = 0
+    for first in range(0, number, chunk):
+        with client.pipeline() as pipeline:
+            for value in range(first, first + chunk):
+                pipeline.call(None, "echo", value=value)
+        wrong += sum(answer != value for value, answer in enumerate(pipeline.results(), first))
+    return wrong
+
+
+def at_once(number: int) -> int:
+    """Have so many calls under way at the same time; returns how many did not get their own answers."""
+    futures = [client.submit(None, "echo", value=value) for value in range(number)]
+    return sum(future.result(60) != value for value, future in enumerate(futures))
+
+
+def cycles(number: int) -> int:
+    """Open a transport, call and close it so many times; returns how many calls did not get their answers."""
+    wrong = 0
+    for value in range(number):
+        with messaging.open_transport(options["url"]) as opened:
+            wrong += (
+                rpc.Client(opened, messaging.Target(topic=options["topic"])).call(None, "echo", value=value) != value
+            )
+    return wrong
+
+
 commands: dict[str, Any] = {
+    "pipelined": pipelined,
+    "at_once": at_once,
+    "cycles": cycles,
     "open_calls": open_calls,
     "start": start,
     "stop": stop,
