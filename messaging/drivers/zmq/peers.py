@@ -57,6 +57,7 @@ class Peers:
         self._moving: set[Peer] = set()
         """Peers with something to look at in `tick`."""
         self._open: set[Peer] = set()
+        self._closed = False
         self.resolved: deque[tuple[Peer, float, str, BaseException | None]] = deque()
         """What `collect` has to go on with; filled by other threads."""
         self._refreshed = -1
@@ -125,7 +126,7 @@ class Peers:
 
     def want(self, peer: Peer, now: float) -> None:
         """Connect a peer as soon as its backoff and the bound on connections allow."""
-        if peer.state is not PeerState.IDLE:
+        if peer.state is not PeerState.IDLE or self._closed:
             return
         if now < peer.retry_at:
             self._later(peer, peer.retry_at)
@@ -299,7 +300,8 @@ class Peers:
         return list(self._open)
 
     def close(self) -> None:
-        """Take leave of everybody."""
+        """Take leave of everybody, for good: a socket made later would belong to a context that nobody ends."""
+        self._closed = True
         for peer in list(self._open):
             self._part(peer, "closed")
 
