@@ -56,15 +56,16 @@ def _cut_zmq(connection: Any) -> None:
     ports = {_port(peer.record.endpoint) for peer in connection._peers.open}
     own = _port(connection._callers.endpoint)
     for entry in os.listdir("/proc/self/fd"):
-        number = int(entry)
         try:
-            if not stat.S_ISSOCK(os.fstat(number).st_mode):
-                continue
+            # A duplicate, so that what is closed here is not ZeroMQ's own descriptor.
+            number = os.dup(int(entry))
         except OSError:
             # It was the one of this listing, or was closed meanwhile.
             continue
-        # A duplicate, so that what is closed here is not ZeroMQ's own descriptor.
-        with socket.socket(fileno=os.dup(number)) as tcp:
+        if not stat.S_ISSOCK(os.fstat(number).st_mode):
+            os.close(number)
+            continue
+        with socket.socket(fileno=number) as tcp:
             try:
                 local, remote = tcp.getsockname()[1], tcp.getpeername()[1]
             except (OSError, IndexError):

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from messaging.testing.conformance import matrix, runner
+from messaging.testing.conformance.accidents import accidents
 from messaging.testing.conformance.calls import calls
 from messaging.testing.conformance.checks import Failure
 from messaging.testing.conformance.connections import connections
@@ -48,7 +49,7 @@ __all__ = [
 
 SCENARIOS: tuple[Scenario, ...] = tuple(
     scenario
-    for group in (calls, routing, deadlines, refusals, lifecycle, notifications, connections, deliveries)
+    for group in (calls, routing, deadlines, refusals, lifecycle, notifications, accidents, connections, deliveries)
     for scenario in group.scenarios
 )
 """Every scenario, in the order in which they are best read."""

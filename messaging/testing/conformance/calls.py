@@ -289,6 +289,43 @@ def around_both_sides(case: Case) -> None:
     )
 
 
+class Reversing:
+    """A serializer that nobody could mistake for another: texts travel in reverse."""
+
+    def serialize_entity(self, ctxt: Any, entity: Any) -> Any:
+        """Reverse a text on its way out."""
+        return entity[::-1] if isinstance(entity, str) else entity
+
+    def deserialize_entity(self, ctxt: Any, entity: Any) -> Any:
+        """Reverse it again."""
+        return self.serialize_entity(ctxt, entity)
+
+    def serialize_context(self, ctxt: Any) -> dict[str, Any]:
+        """Pack the context."""
+        return {"packed": ctxt}
+
+    def deserialize_context(self, ctxt: dict[str, Any]) -> Any:
+        """Unpack it."""
+        return ctxt["packed"]
+
+
+@calls.add("A serializer decides how arguments, results and contexts travel.")
+def serializers(case: Case) -> None:
+    """Set on both sides it is invisible; set on one, its work is seen."""
+
+    class Told:
+        @rpc.expose
+        def tell(self, ctxt: Any, value: str) -> list[Any]:
+            """Return what came."""
+            return [ctxt, value]
+
+    case.server(Told(), serializer=Reversing())
+    ours = case.client(serializer=Reversing())
+    equal(ours.call(["any", "context"], "tell", value="forward"), [["any", "context"], "forward"], "both with it")  # type: ignore[call-overload]
+    plain = case.client().call({"packed": 1}, "tell", value="drawer")
+    equal(plain, [1, "reward"], "the server alone with it")
+
+
 @calls.add("One transport carries clients and several servers at a time.")
 def one_transport_for_all(case: Case) -> None:
     """A client calls servers of two topics over the very transport that they use."""

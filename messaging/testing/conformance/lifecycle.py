@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from messaging import rpc
-from messaging.errors import Closed, DeadlineExceeded, Delivered, MessagingError, Rejected, Unsupported
+from messaging.errors import Closed, Delivered, MessagingError, Rejected, Unsupported
 from messaging.target import Target
 from messaging.testing.conformance.case import Case
 from messaging.testing.conformance.checks import (
@@ -293,45 +293,3 @@ def at_least_once(case: Case) -> None:
     case.server(Surviving(opened, "other"), name="other")
     serving.close(0.0)
     equal(future.result(PATIENCE * 2), ["other", 2, True], "the server, the attempt, and whether it was redelivered")
-
-
-@lifecycle.add("After its connection was cut, a server serves again, and clients call again.", hooks=("disconnect",))
-def reconnects(case: Case) -> None:
-    """Cut on either side, five times: nothing has to be built anew, and calls that wait for it get their answers."""
-    opened = case.gate()
-    opened.set()
-    serving = case.transport()
-    case.server(Gated(opened), over=serving)
-    client = case.client().prepare(wait_for_ready=True, idempotent=True)
-    equal(client.call({}, "run"), "a", "a call before")
-    for number in range(5):
-        case.disconnect(serving if number % 2 else case.calling)
-        equal(client.call({}, "run", task=number), "a", f"a call after cut {number}")
-    eventually(lambda: case.calling.health()["connected"], "the transport is connected again")
-
-
-@lifecycle.add(
-    "A call that is under way when its caller's connection is cut ends as its transport declares.",
-    hooks=("disconnect",),
-)
-def cut_under_way(case: Case) -> None:
-    """Where the reply address survives, the answer arrives; else ConnectionLost(MAYBE) at once. It is run once."""
-    gate = case.gate()
-    gated = Gated(gate)
-    case.server(gated)
-    over = case.transport()
-    future = case.submit(case.client(over=over, timeout=5), "run", task="under way")
-    gated.started.wait(1, "the call under way")
-    case.disconnect(over)
-    if case.capabilities.stable_reply_address:
-        eventually(lambda: over.health()["connected"], "the caller is connected again")
-        gate.set()
-        equal(future.result(PATIENCE), "a", "the answer after the cut")
-    else:
-        with raises(MessagingError, what="a call that was cut") as caught:
-            future.result(1.0)
-        check(not isinstance(caught.error, DeadlineExceeded), "the caller waited for its deadline")
-        equal(caught.error.delivered, Delivered.MAYBE, "delivered")
-        gate.set()
-    equal(case.client().ping(), "a", "a call of another client")
-    equal(gated.started.items, ["under way"], "what was run")

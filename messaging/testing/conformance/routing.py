@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import wait
 from typing import Any
 
 from messaging import rpc
@@ -12,6 +13,7 @@ from messaging.errors import (
     MessagingError,
     MethodNotFound,
     NoRoute,
+    Overloaded,
     PipelineFailed,
 )
 from messaging.testing.conformance.case import Case
@@ -209,3 +211,43 @@ def started_is_reachable(case: Case) -> None:
         topic = f"{case.topic}-{number}"
         case.server(Worker("a", log), topic=topic)
         equal(client.prepare(topic=topic).call({}, "work"), "a", "the first call to a new server")
+
+
+@routing.add("What is stored for a named server waits for it.", needs=("direct", "storage"))
+def stored_for_a_server(case: Case) -> None:
+    """`store=` keeps a cast for a server that has never been there; without it there is no route."""
+    log: Log[Any] = Log()
+    client = case.client().prepare(server="late")
+    with raises(NoRoute, what="a cast to a server that is not there"):
+        client.cast({}, "work", task="lost")
+    for number in range(3):
+        client.prepare(store=60).cast({}, "work", task=number)
+    case.server(Worker("early", log), name="early")
+    case.server(Worker("late", log), name="late")
+    log.wait(3, "casts that were stored")
+    once_each(log.items, [("late", number) for number in range(3)], "casts that were stored")
+
+
+@routing.add("A server that is full says so, and its callers are told by their deadline.", needs=("acceptance=peer",))
+def overload_is_told(case: Case) -> None:
+    """One slot and an inbox of five: what is beyond is proven not delivered; when there is room again, calls pass."""
+    gate = case.gate()
+
+    class Full:
+        @rpc.expose
+        def wait(self, ctxt: dict[str, Any]) -> bool:
+            """Wait for the gate."""
+            return gate.wait(30)
+
+    case.server(Full(), slots=1, inbox=5)
+    client = case.client()
+    futures = [case.submit(client.prepare(timeout=0.6), "wait") for _ in range(20)]
+    with punctual(0.6, "calls to a server that is full"):
+        wait(futures, timeout=5)
+    errors = [future.exception(0.1) for future in futures]
+    refused = [error for error in errors if getattr(error, "delivered", None) is Delivered.NO]
+    check(len(refused) >= 14, f"{len(refused)} of 20 calls are proven not delivered: {errors}")
+    kinds = {type(error) for error in errors}
+    check(kinds <= {Overloaded, DeadlineExceeded}, f"the calls ended with {kinds}")
+    gate.set()
+    equal(client.call({}, "wait"), True, "a call when there is room again")
