@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -126,6 +125,11 @@ class Member(Recorder):
         pump_until(lambda: self.of(outgoing), self, *others)
         return self.of(outgoing)[0]
 
+    def take_deliveries(self) -> list[Delivery]:
+        """Take the deliveries since the last call."""
+        taken, self.deliveries = self.deliveries, []
+        return taken
+
     def accept(self, delivery: Delivery) -> None:
         """Settle a delivery as taken."""
         self.connection.settle([delivery], Outcome.ACCEPT)
@@ -222,18 +226,15 @@ class Process:
         self.child.send_signal(number)
 
     def kill(self) -> None:
-        """End it without a chance to say goodbye."""
+        """End it without a chance to say goodbye; a stopped process too."""
         self.child.kill()
         self.child.wait()
+        for pipe in (self.child.stdin, self.child.stdout):
+            if pipe is not None:
+                pipe.close()
 
     def __enter__(self) -> Process:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.child.poll() is None:
-            # A stopped process takes no other signal.
-            self.child.send_signal(signal.SIGKILL)
-        self.child.wait()
-        for pipe in (self.child.stdin, self.child.stdout):
-            if pipe is not None:
-                pipe.close()
+        self.kill()

@@ -202,13 +202,15 @@ class Peer(Link):
         self.sequence = 0
         self.awaited.clear()
         self.accepted, self.refused, self.settling = [], [], []
+        if socket is not None:
+            self._runtime.waiter.remove(socket)
+            # Before the monitor's other end is closed: an event that nobody can receive blocks ZeroMQ's I/O thread,
+            # with the lock that this call waits for.
+            socket.disable_monitor()
+            socket.close(int(linger * 1000))
         if monitor is not None:
             self._runtime.waiter.remove(monitor)
             monitor.close(0)
-        if socket is not None:
-            self._runtime.waiter.remove(socket)
-            socket.disable_monitor()
-            socket.close(int(linger * 1000))
 
     def fail(self, error: Exception, processed: int | None = None, *, linger: float = 0.0) -> None:
         """End the connection or the attempt, and tell."""
