@@ -70,16 +70,29 @@ def wake_ends_the_wait(case: Case) -> None:
     while bare.pump(0.0) <= 0.0:
         pass
     for delay in (0.05, 0.1):
-        timer = threading.Timer(delay, bare.connection.wake)
-        timer.daemon = True
-        timer.start()
+        woken = _wake_after(bare, delay)
         with punctual(delay + bare.slack, "a pump of 5 s that is woken"):
             # A driver may have reasons of its own to return earlier.
-            while timer.is_alive():
+            while not woken.is_set():
                 bare.pump(5.0)
+        bare.pump(0.0)
     bare.connection.wake()
     with punctual(0.0 + bare.slack, "a pump after wake()"):
         bare.pump(5.0)
+
+
+def _wake_after(bare: Bare, delay: float) -> threading.Event:
+    """Have the connection woken by another thread; the event is set just before."""
+    about_to = threading.Event()
+
+    def wake() -> None:
+        about_to.set()
+        bare.connection.wake()
+
+    timer = threading.Timer(delay, wake)
+    timer.daemon = True
+    timer.start()
+    return about_to
 
 
 @connections.add("fileno() stays the same and is readable when pump has work.")
