@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from messaging.codec import Serializer
 from messaging.drivers.base import Role
 from messaging.errors import (
-    Closed,
     InvalidTarget,
+    MessagingError,
     StateError,
     Unsupported,
 )
@@ -317,7 +317,7 @@ class ServerCore(ServiceCore):
     def _too_late(self, item: InHand) -> bool:
         """Whether the caller of a request has stopped waiting; then it is passed over, here and now."""
         until = item.until
-        if until is None or self._clock() < until:
+        if not item.gave_up and (until is None or self._clock() < until):
             return False
         self._count["expired"].add()
         self._finish(item, None)
@@ -379,7 +379,8 @@ class ServerCore(ServiceCore):
                     reactor.publish(outgoing)
             if self._waiting:
                 reactor.call_soon(self._fill)
-        except Closed:
+        except MessagingError:
+            # The connection has ended, by a close or by a failure that its log tells of.
             self._count["undelivered_replies"].add()
 
 

@@ -107,6 +107,8 @@ class Invoker:
             return self._failure(item, method, error, ran=False)
         current = CurrentRequest(delivery, request, method.version, context, item.id, item.until)
         item.request = current
+        # A cancel may have come between the last look and this.
+        current.gave_up = item.gave_up
         return Invocation(item, method, current, context, arguments)
 
     def run(self, invocation: Invocation) -> bytes | None:

@@ -37,7 +37,7 @@ _SIGN_LIFE = 3.0
 class InHand:
     """One request from its receipt to its end."""
 
-    __slots__ = ("delivery", "id", "interval", "job", "late", "next_sign", "reply_to", "request", "until")
+    __slots__ = ("delivery", "gave_up", "id", "interval", "job", "late", "next_sign", "reply_to", "request", "until")
 
     def __init__(self, delivery: Delivery, id: str) -> None:
         self.delivery = delivery
@@ -45,6 +45,8 @@ class InHand:
         self.reply_to = delivery.reply_to
         self.until = None if delivery.budget is None else delivery.received + delivery.budget
         """When nobody waits for it any more, on the connection's clock."""
+        self.gave_up = False
+        """Whether its caller has said that nobody waits any more."""
         self.interval = 1.0
         self.next_sign = 0.0
         self.late = False
@@ -90,6 +92,7 @@ class Monitor:
         """Mark requests whose callers gave up; returns those that are in hand here."""
         found = [item for item in map(self.in_hand.get, ids) if item is not None]
         for item in found:
+            item.gave_up = True
             if item.request is not None:
                 item.request.gave_up = True
         return found
