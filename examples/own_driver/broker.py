@@ -49,14 +49,11 @@ class Queue:
         self.feed()
 
     def feed(self) -> None:
-        """Hand out what can be handed out."""
-        for _ in range(len(self.consumers)):
-            consumer = self.consumers[0]
-            while self.waiting and consumer.credit:
-                consumer.give(self.waiting.popleft())
-                if len(self.consumers) > 1:
-                    break
+        """Hand out what waits, one message at a time, to whoever has asked for more."""
+        while self.waiting and any(consumer.credit for consumer in self.consumers):
             self.consumers.rotate(-1)
+            if self.consumers[0].credit:
+                self.consumers[0].give(self.waiting.popleft())
 
 
 class Consumer:
@@ -87,6 +84,7 @@ class Client:
     def __init__(self, broker: Broker, writer: asyncio.StreamWriter) -> None:
         self.broker = broker
         self.writer = writer
+        self.port: int = writer.get_extra_info("peername")[1]
         self.address = secrets.token_hex(8)
         self.tags = itertools.count(1)
         self.consumers: dict[int, Consumer] = {}
@@ -176,10 +174,11 @@ class Broker:
         while self._clients:
             await asyncio.wait(self._clients)
 
-    def cut(self) -> None:
-        """Cut all clients."""
+    def cut(self, port: int = 0) -> None:
+        """Cut all clients, or the one that has this port."""
         for client in self._clients.values():
-            client.writer.close()
+            if port in (0, client.port):
+                client.writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         client = Client(self, writer)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta
@@ -17,7 +18,7 @@ from msgspec import Meta
 from examples.own_driver.broker import read_frame, write_frame
 from messaging.drivers import base
 from messaging.drivers.asyncio_connection import AsyncioConnection, AsyncioSession, Inbox
-from messaging.errors import InvalidUrl, NoRoute
+from messaging.errors import InvalidUrl, NoRoute, TooLarge
 from messaging.message import Delivery, Outcome, Outgoing, RouteKind, Source, SourceKind
 from messaging.url import Host
 
@@ -28,6 +29,7 @@ class Settings(base.Settings, frozen=True, kw_only=True):
     """The options of tcp://."""
 
     connect_timeout: Annotated[float, Meta(gt=0, description="Seconds for connecting to one host.")] = 5.0
+    max_body: Annotated[int, Meta(ge=1, description="Bytes of the largest message.")] = 16 * 1024 * 1024
 
 
 class Driver:
@@ -43,12 +45,12 @@ class Driver:
         return base.Capabilities(
             fanout="live",
             pools=True,
-            storage=True,
             confirms=True,
             no_route="consumer",
             redelivers="on_loss",
             requeue="now",
             ordering="queue",
+            max_body=settings.max_body,
             shared_roles=True,
             stall_detection=False,
         )
@@ -56,25 +58,33 @@ class Driver:
     def connect(
         self, settings: Settings, role: base.Role, events: base.ConnectionEvents, services: base.Services
     ) -> AsyncioConnection:
-        """Make a connection."""
+        """Make a connection, which makes a session for each of its lives."""
         return AsyncioConnection(
-            Session, settings.url.hosts, events, services, connect_timeout=settings.connect_timeout
+            partial(Session, settings),
+            settings.url.hosts,
+            events,
+            services,
+            connect_timeout=settings.connect_timeout,
         )
 
 
 class Session(AsyncioSession):
     """One TCP connection to the broker."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self._max_body = settings.max_body
         self._ids = itertools.count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._inboxes: dict[int, Inbox] = {}
         self._writer: asyncio.StreamWriter | None = None
+        self.port = 0
+        """Its own end of the connection."""
 
     async def open(self, host: Host | None) -> None:
         """Connect, and read from then on."""
         assert host is not None, "capabilities() has seen to that"
         reader, self._writer = await asyncio.open_connection(host.name, host.port or 7777)
+        self.port = self._writer.get_extra_info("sockname")[1]
         self.spawn(self._read(reader))
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
@@ -112,6 +122,8 @@ class Session(AsyncioSession):
 
     async def send(self, outgoing: Outgoing, body: bytes, reply_to: str, budget: float | None) -> Any:
         """Publish, and wait until the broker has taken it: only then is it known that there was a route."""
+        if len(body) > self._max_body:
+            raise TooLarge(f"the message has {len(body)} bytes, tcp:// carries {self._max_body} (option max_body)")
         route = outgoing.route
         name = route.address if route.kind is RouteKind.REPLY else route.server
         message = {
@@ -131,7 +143,10 @@ class Session(AsyncioSession):
         """Subscribe, then pull as many messages as there is room for."""
         sub = next(self._ids)
         self._inboxes[sub] = inbox
-        name = source.pool if source.kind is SourceKind.POOLS else source.server
+        # A source may say more than its kind asks for: a server's own name, where anyone of its topic is meant.
+        name = {SourceKind.ONE: source.server, SourceKind.POOLS: source.pool, SourceKind.ALL: source.server}.get(
+            source.kind, ""
+        )
         inbox.ready(await self._ask("subscribe", sub, source.kind.value, source.exchange, source.topic, name))
         try:
             while True:

@@ -97,6 +97,11 @@ class AsyncioConnection:
         self._lives = 0
         self._stale = 0
 
+    @property
+    def session(self) -> AsyncioSession | None:
+        """The session of now, or None while there is no connection; for tests that break it."""
+        return self._session
+
     # The contract
 
     def pump(self, timeout: float) -> float:
@@ -104,19 +109,28 @@ class AsyncioConnection:
         if self._loop.is_closed():
             return math.inf
         if self._life is None:
+            if self._closing:
+                # It was never used: there is nothing to wait for, and its owner may not pump it twice.
+                self._tell_state(State.CLOSED)
+                self._fire()
+                self._loop.close()
+                return math.inf
             self._life = self._loop.create_task(self._live())
         self._turn(0.0 if self._news else timeout)
         if self._life.done() and not self._life.cancelled():
             self._life.result()
-        news, self._news = self._news, []
-        for event, arguments in news:
-            event(*arguments)
+        self._fire()
         if self._state is State.CLOSED and not self._news:
             self._loop.close()
             return math.inf
         # What the events have published and settled is written before anybody waits.
         self._turn(0.0)
         return 0.0 if self._news else math.inf
+
+    def _fire(self) -> None:
+        news, self._news = self._news, []
+        for event, arguments in news:
+            event(*arguments)
 
     def _turn(self, timeout: float) -> None:
         loop = self._loop
@@ -186,7 +200,8 @@ class AsyncioConnection:
         """See Connection."""
         if not self._closing:
             self._closing = True
-            self._closer = self._loop.create_task(self._close(grace))
+            if self._life is not None:
+                self._closer = self._loop.create_task(self._close(grace))
 
     def counts(self) -> dict[str, int]:
         """See Connection."""

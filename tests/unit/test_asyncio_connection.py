@@ -22,9 +22,8 @@ TO_ANY = Route.any("", "topic")
 @pytest.fixture
 def tcp() -> Iterator[TcpService]:
     """A broker of its own for each test."""
-    service = TcpService()
-    yield service
-    service.close()
+    with TcpService() as service:
+        yield service
 
 
 def test_a_question_and_its_answer(tcp: TcpService) -> None:
@@ -131,7 +130,7 @@ def test_a_restarted_broker_is_found_again(tcp: TcpService) -> None:
         if state is State.LOST
     )
     assert f"127.0.0.1:{tcp.port}" in str(peer.events.causes[-1])
-    tcp.start()
+    tcp.listen()
     peer.until(lambda: peer.events.log.count("subscribed ANY") == 2)
 
 
@@ -139,7 +138,7 @@ def test_the_next_host_is_tried(tcp: TcpService) -> None:
     """A host that refuses, or does not answer, is followed by the next one of the URL."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         refusing = closed.getsockname()[1]
-    peer = tcp.connection(f"127.0.0.1:{refusing},127.0.0.1:{tcp.port}")
+    peer = tcp.connection(f"tcp://127.0.0.1:{refusing},127.0.0.1:{tcp.port}")
     peer.until(lambda: peer.events.last_state() is State.READY)
     assert peer.events.states == [State.CONNECTING, State.LOST, State.CONNECTING, State.READY]
 
