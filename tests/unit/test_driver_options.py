@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
@@ -69,11 +68,3 @@ def test_a_url_of_zmq_that_cannot_be_meant_is_refused_with_its_cure(url: str, sa
     with pytest.raises(messaging.ConfigError) as raised:
         messaging.open_transport(url)
     assert said in str(raised.value)
-
-
-def test_zmq_says_that_it_needs_linux(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the kernel has no eventfd, opening the transport is refused, and not the first call."""
-    monkeypatch.delattr(os, "eventfd")
-    with pytest.raises(messaging.Unsupported, match="Linux alone has"):
-        messaging.open_transport("zmq://")
-    messaging.open_transport("memory://").close()

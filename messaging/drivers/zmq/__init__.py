@@ -7,7 +7,6 @@ machine), `zmq+static://host:port,...`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +16,7 @@ from messaging.drivers.zmq.addresses import check_addresses
 from messaging.drivers.zmq.connection import ZmqConnection
 from messaging.drivers.zmq.options import ZmqSettings
 from messaging.drivers.zmq.security import load_keys
-from messaging.errors import ConfigError, InvalidUrl, Unsupported
+from messaging.errors import ConfigError, InvalidUrl
 from messaging.matchmaker.base import Matchmaker
 from messaging.matchmaker.local import LocalMatchmaker
 from messaging.matchmaker.static import StaticMatchmaker
@@ -35,11 +34,7 @@ class Driver:
     options: type[Any] = ZmqSettings
 
     def capabilities(self, settings: ZmqSettings) -> Capabilities:
-        """See Driver. Raises ConfigError for keys and addresses that would be unsafe or useless; Unsupported but on
-        Linux.
-        """
-        if not hasattr(os, "eventfd"):
-            raise Unsupported("zmq:// waits by epoll and eventfd, which Linux alone has; memory:// works everywhere")
+        """See Driver. Raises ConfigError for keys and addresses that would be unsafe or useless."""
         load_keys(settings)
         check_addresses(settings, spans_machines=_matchmaker(settings).spans_machines)
         return Capabilities(

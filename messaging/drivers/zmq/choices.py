@@ -15,15 +15,15 @@ from messaging.drivers.zmq.link import Item, Link
 from messaging.drivers.zmq.peer import Peer, PeerState
 from messaging.message import Route, RouteKind, SourceKind
 
-__all__ = ["Candidate", "Choice", "Choices"]
+__all__ = ["SPREAD", "Candidate", "Choice", "Choices"]
 
 Candidate = tuple[Peer, int]
 """A peer and the number of its subscription."""
 
 _LOOKED_AT = 16
 """How many candidates are compared for one message: with more, the best of 16 is as good and the cost stays bounded."""
-_SPREAD = 8
-"""To how many peers of one choice connections are opened when they are not needed yet."""
+SPREAD = 8
+"""To how many peers of one choice connections are opened before they are needed."""
 
 
 class Choice:
@@ -43,7 +43,7 @@ class Choice:
     def update(self) -> None:
         """Look again which candidates are ready."""
         self.ready = [found for found in self.candidates if found[0].state is PeerState.READY]
-        self.sparse = len(self.ready) < min(len(self.candidates), _SPREAD)
+        self.sparse = len(self.ready) < min(len(self.candidates), SPREAD)
 
     def pick(self, avoid: Container[Link] = ()) -> Candidate | None:
         """The ready candidate with the fewest unsettled messages, in turn among equals; None: there is none."""
@@ -51,18 +51,19 @@ class Choice:
         if len(ready) == 1:
             return ready[0] if ready[0][0] not in avoid else None
         best: Candidate | None = None
-        least = 0
+        least = looked_at = 0
         count = len(ready)
         self.turn += 1
-        for step in range(min(count, _LOOKED_AT)):
+        for step in range(count):
             candidate = ready[(self.turn + step) % count]
             if candidate[0] in avoid:
                 continue
             load = candidate[0].load
             if best is None or load < least:
                 best, least = candidate, load
-                if not load:
-                    break
+            looked_at += 1
+            if not load or looked_at == _LOOKED_AT:
+                break
         return best
 
 
@@ -78,10 +79,8 @@ class Choices:
         self.each: dict[Route, dict[str, Choice]] = {}
         """ALL by subscription, POOLS by pool."""
 
-    def rebuild(self, peers: Iterable[Peer]) -> list[Choice]:
-        """Make the table from what listed peers serve; return the choices that lost all candidates while something
-        waits.
-        """
+    def rebuild(self, peers: Iterable[Peer]) -> None:
+        """Make the table from what listed peers serve. What waits at a choice that lost all candidates stays there."""
         before = [*self.one_of.values(), *(choice for group in self.each.values() for choice in group.values())]
         for choice in before:
             choice.candidates = []
@@ -98,7 +97,6 @@ class Choices:
                 del self.each[route]
         for choice in (*self.one_of.values(), *(choice for group in self.each.values() for choice in group.values())):
             choice.update()
-        return [choice for choice in before if not choice.candidates and choice.waiting]
 
     def _add(self, peer: Peer) -> None:
         for number, source in (peer.sources or {}).items():

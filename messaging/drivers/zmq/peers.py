@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from messaging.drivers.zmq.choices import Choice, Choices
+from messaging.drivers.zmq.choices import SPREAD, Choice, Choices
 from messaging.drivers.zmq.peer import Peer, PeerState, Receive
 from messaging.drivers.zmq.runtime import Runtime
 from messaging.errors import ConnectFailed
@@ -18,8 +18,6 @@ from messaging.matchmaker.base import Matchmaker, Record
 
 __all__ = ["Peers", "PeersEvents"]
 
-_SPREAD = 8
-"""To how many peers of one choice connections are opened before they are needed."""
 _SWEEP = 1.0
 """Seconds between two looks for idle connections."""
 _FULL_LOOK = 0.02
@@ -121,7 +119,7 @@ class Peers:
         choice.sparse = False
         busy = sum(peer.state is not PeerState.IDLE for peer, _number in choice.candidates)
         idle = [peer for peer, _number in choice.candidates if peer.state is PeerState.IDLE]
-        for peer in sorted(idle, key=lambda found: found.failed_at)[: max(0, _SPREAD - busy)]:
+        for peer in sorted(idle, key=lambda found: found.failed_at)[: max(0, SPREAD - busy)]:
             self.want(peer, now)
 
     def want(self, peer: Peer, now: float) -> None:

@@ -68,7 +68,7 @@ class Sender:
             return
         choice = self._choices.one_of.get(route)
         if choice is not None and choice.ready:
-            candidate = choice.pick()
+            candidate = choice.ready[0] if len(choice.ready) == 1 else choice.pick()
             if candidate is not None:
                 peer = candidate[0]
                 if len(peer.queue) >= _MUCH:

@@ -8,19 +8,21 @@ each, a receive that finds nothing 3.4 us).
 The wake-up is an eventfd in edge-triggered mode: each write is reported once, so nobody has to read it.
 
 A thread that waits for a few sockets uses `zmq_poll` itself, which looks behind the signs without coming back: with the
-descriptors alone it was woken twice for each message, once for nothing.
+descriptors alone it was woken twice for each message, once for nothing. Where there is no epoll, that is the only way,
+and there is no descriptor for a loop.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import select
 from collections.abc import Callable
 from typing import Any
 
 from zmq import POLLIN, Socket
 from zmq.backend import zmq_poll
+
+from messaging.drivers.zmq.wakeup import WakeUp
 
 __all__ = ["Waiter"]
 
@@ -40,10 +42,14 @@ class Waiter:
     """Handlers of sockets, and one wait for all of them. Only `wake` is thread-safe."""
 
     def __init__(self) -> None:
-        self._epoll = select.epoll()
+        self._epoll = select.epoll() if hasattr(select, "epoll") else None
         self._watched = False
-        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._epoll.register(self._event, select.EPOLLIN | select.EPOLLET)
+        self._wakeup = WakeUp()
+        self._event = self._wakeup.descriptor
+        self.wake = self._wakeup.ring
+        """Make the wait that is going on, or else the next one, return at once."""
+        if self._epoll is not None:
+            self._epoll.register(self._event, select.EPOLLIN | select.EPOLLET)
         self._handlers: dict[int, Handler] = {}
         self._sockets: dict[Socket[bytes], tuple[int, Handler]] = {}
         self._few: list[tuple[Any, int]] | None = [(self._event, _POLLIN)]
@@ -53,22 +59,21 @@ class Waiter:
         self.touch = self._touched.add
         """Call it with a socket that was used: it has to be asked again."""
 
-    def fileno(self) -> int:
-        """The descriptor that is readable when `wait` would not block, if nothing is touched."""
+    def fileno(self) -> int | None:
+        """The descriptor that is readable when `wait` would not block, if nothing is touched; None: there is none."""
+        if self._epoll is None:
+            return None
         self._watched = True
         self._few = None
         return self._epoll.fileno()
-
-    def wake(self) -> None:
-        """Make the wait that is going on, or else the next one, return at once."""
-        os.eventfd_write(self._event, 1)
 
     def add(self, socket: Socket[bytes], handler: Handler) -> None:
         """Watch a socket for messages."""
         descriptor = int(socket.FD)
         self._handlers[descriptor] = handler
         self._sockets[socket] = (descriptor, handler)
-        self._epoll.register(descriptor, select.EPOLLIN)
+        if self._epoll is not None:
+            self._epoll.register(descriptor, select.EPOLLIN)
         self._touched.add(socket)
         self._count()
 
@@ -78,14 +83,15 @@ class Waiter:
         if handler is None:
             return
         del self._handlers[descriptor]
-        self._epoll.unregister(descriptor)
+        if self._epoll is not None:
+            self._epoll.unregister(descriptor)
         self._touched.discard(socket)
         if handler in self._ready:
             self._ready.remove(handler)
         self._count()
 
     def _count(self) -> None:
-        if self._watched or len(self._sockets) > _FEW:
+        if self._epoll is not None and (self._watched or len(self._sockets) > _FEW):
             self._few = None
         else:
             self._few = [(self._event, _POLLIN), *((socket, _POLLIN) for socket in self._sockets)]
@@ -104,8 +110,8 @@ class Waiter:
 
     def wait(self, timeout: float) -> list[Handler]:
         """Wait up to `timeout` seconds, not at all if a touched socket has messages; return whom to call."""
-        if self._few is not None:
-            return self._wait_for_few(self._few, timeout)
+        if self._few is not None or self._epoll is None:
+            return self._wait_for_few(self._few or [], timeout)
         if self._touched:
             self.look()
         handlers = self._ready
@@ -123,10 +129,10 @@ class Waiter:
         self._touched.clear()
         handlers, self._ready = self._ready, []
         # Whole milliseconds, and never 0 for a wait that was asked for.
-        wait = 0 if handlers or timeout <= 0.0 else min(math.ceil(timeout * 1000), _LONGEST)
+        wait = 0 if handlers or timeout <= 0.0 else math.ceil(min(timeout * 1000, _LONGEST))
         for what, _event in zmq_poll(few, wait):
             if what is self._event:
-                os.eventfd_read(self._event)
+                self._wakeup.silence()
             else:
                 handler = self._sockets[what][1]
                 if handler not in handlers:
@@ -135,8 +141,5 @@ class Waiter:
 
     def close(self) -> None:
         """Stop watching for good."""
-        self._epoll.close()
-
-    def __del__(self) -> None:
-        # Not in close(): another thread may be in wake() then, and would write into whatever got the number next.
-        os.close(self._event)
+        if self._epoll is not None:
+            self._epoll.close()
