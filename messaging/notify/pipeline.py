@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import concurrent.futures
 import itertools
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
 from messaging.around import enter
-from messaging.errors import Cancelled, PipelineFailed, StateError
+from messaging.errors import Cancelled, Forked, PipelineFailed, StateError
 from messaging.in_flight import InFlight
 from messaging.notify.base_notifier import BaseNotifier, Sent
 from messaging.notify.event import Event
@@ -68,6 +69,9 @@ class _SentFuture(concurrent.futures.Future[None]):
         sent = self.sent
         if self._step() < 2 or sent is None:
             return
+        if any(type(sending.error) is Forked for sending in sent.sendings):
+            # A thread of the parent may hold the lock of this Future, and in the child nobody would release it.
+            self._condition = threading.Condition()
         failure = self._notifier._failure(sent)
         try:
             if failure is None:
