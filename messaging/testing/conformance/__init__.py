@@ -2,7 +2,7 @@
 
     from messaging.testing import conformance
 
-    results = conformance.run("memory://")                      # or a Subject, with hooks
+    results = conformance.run("memory://suite")                 # or a Subject, with hooks
     assert all(result.verdict is not conformance.Verdict.FAILED for result in results)
 
 It needs no test framework. `SCENARIOS` are there to be run one by one from any; `run_scenario` runs one. What a
