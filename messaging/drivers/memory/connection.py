@@ -178,7 +178,8 @@ class MemoryConnection:
         lock = self.hub.lock
         if timeout > 0.0:
             with lock:
-                wait = min(timeout, self._next_due() - self._clock())
+                due = self._next_due()
+                wait = timeout if due == math.inf else min(timeout, due - self._clock())
                 asleep = wait > 0.0 and not link.urgent and (not link.hot or link.stalled) and wakeup.lie_down()
             if asleep:
                 # Virtual time passes when somebody says so, and wakes us.
@@ -207,11 +208,21 @@ class MemoryConnection:
         if self._closed:
             link.wakeup.close()
             return math.inf
+        if not link.wakeup.watched:
+            # Without the lock: whoever sleeps in pump looks again with it.
+            return self._idle_for()
         with self.hub.lock:
-            if link.urgent or (link.hot and not link.stalled) or self._settled:
-                return 0.0
-            link.wakeup.stand_by()
-            return max(0.0, self._next_due() - self._clock())
+            rest = self._idle_for()
+            if rest > 0.0:
+                link.wakeup.stand_by()
+            return rest
+
+    def _idle_for(self) -> float:
+        link = self._link
+        if link.urgent or (link.hot and not link.stalled) or self._settled:
+            return 0.0
+        due = self._next_due()
+        return due if due == math.inf else max(0.0, due - self._clock())
 
     def _next_due(self) -> float:
         return min(self._due, self._outbox.next_expiry, self.hub.due)
@@ -222,11 +233,13 @@ class MemoryConnection:
         urgent = link.urgent
         link.wakeup.get_up(idle=not (urgent or link.hot))
         link.urgent = False
-        now = self._clock()
-        if hub.due <= now:
-            hub.run_timers(now)
-        if urgent or now >= self._due or now >= self._outbox.next_expiry:
-            self._step(now)
+        due = self._next_due()
+        if urgent or due < math.inf:
+            now = self._clock()
+            if hub.due <= now:
+                hub.run_timers(now)
+            if urgent or due <= now:
+                self._step(now)
         if link.hot and not link.stalled:
             return hub.pick_up(link, _MOST_AT_ONCE)
         return []

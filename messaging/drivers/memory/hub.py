@@ -40,6 +40,8 @@ class Hub:
         self.links: dict[str, Link] = {}
         """Every connection that is not closed, by its address: a reply finds it even while it is cut off."""
         self.faults = Faults(self)
+        self.due = math.inf
+        """When the next timer is due."""
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_ids = itertools.count()
         self._queues: dict[tuple[SourceKind, str, str, str, str], Queue] = {}
@@ -373,19 +375,16 @@ class Hub:
 
     # Time
 
-    @property
-    def due(self) -> float:
-        """When the next timer is due; infinity: never."""
-        return self._timers[0][0] if self._timers else math.inf
-
     def schedule(self, due: float, action: Callable[[], None]) -> None:
         """Do something at a time on the clock, or when a connection looks after that."""
         heapq.heappush(self._timers, (due, next(self._timer_ids), action))
+        self.due = self._timers[0][0]
 
     def run_timers(self, now: float) -> None:
         """Do what is due."""
         while self._timers and self._timers[0][0] <= now:
             heapq.heappop(self._timers)[2]()
+        self.due = self._timers[0][0] if self._timers else math.inf
 
 
 def _consumer_of(link: Link, delivery: Delivery) -> Subscription | None:

@@ -45,12 +45,14 @@ class Wakeup:
     posted.
     """
 
-    __slots__ = ("_bell", "_descriptor", "_parked", "_woken", "armed")
+    __slots__ = ("_bell", "_descriptor", "_parked", "_woken", "armed", "watched")
 
     def __init__(self) -> None:
         self._bell = allocate_lock()
         self._bell.acquire()
         self._descriptor: _Descriptor | None = None
+        self.watched = False
+        """There is a descriptor, so its owner may be waiting elsewhere."""
         self._parked = False
         self._woken = False
         self.armed = False
@@ -112,8 +114,7 @@ class Wakeup:
 
     def stand_by(self) -> None:
         """Arm the descriptor for an owner that waits elsewhere. The hub's lock is held, and there is nothing to do."""
-        if self._descriptor is not None:
-            self.armed = True
+        self.armed = True
 
     def fileno(self) -> int | None:
         """The descriptor, readable at first so that its watcher looks once; None where there is no eventfd (outside
@@ -123,9 +124,11 @@ class Wakeup:
             if not hasattr(os, "eventfd"):
                 return None
             self._descriptor = _Descriptor()
+            self.watched = True
             self._descriptor.write()
         return self._descriptor.number
 
     def close(self) -> None:
         """Let the descriptor go. Ringing stays legal and does nothing."""
         self._descriptor = None
+        self.watched = False
