@@ -230,24 +230,28 @@ def stored_for_a_server(case: Case) -> None:
 
 @routing.add("A server that is full says so, and its callers are told by their deadline.", needs=("acceptance=peer",))
 def overload_is_told(case: Case) -> None:
-    """One slot and an inbox of five: what is beyond is proven not delivered; when there is room again, calls pass."""
+    """One slot and an inbox of five: most of what is beyond is proven not delivered, and none of that ever runs."""
     gate = case.gate()
+    log: Log[Any] = Log()
 
     class Full:
         @rpc.expose
-        def wait(self, ctxt: dict[str, Any]) -> bool:
+        def wait(self, ctxt: dict[str, Any], task: Any = None) -> bool:
             """Wait for the gate."""
+            log.add(task)
             return gate.wait(30)
 
     case.server(Full(), slots=1, inbox=5)
     client = case.client()
-    futures = [case.submit(client.prepare(timeout=0.6), "wait") for _ in range(20)]
+    futures = [case.submit(client.prepare(timeout=0.6), "wait", task=task) for task in range(20)]
     with punctual(0.6, "calls to a server that is full"):
         wait(futures, timeout=5)
-    errors = [future.exception(0.1) for future in futures]
-    refused = [error for error in errors if getattr(error, "delivered", None) is Delivered.NO]
-    check(len(refused) >= 14, f"{len(refused)} of 20 calls are proven not delivered: {errors}")
-    kinds = {type(error) for error in errors}
+    errors = dict(enumerate(future.exception(0.1) for future in futures))
+    kinds = {type(error) for error in errors.values()}
     check(kinds <= {Overloaded, DeadlineExceeded}, f"the calls ended with {kinds}")
+    # What was on its way once more when its deadline came is in doubt, so not all fifteen need be proven.
+    refused = [task for task, error in errors.items() if getattr(error, "delivered", None) is Delivered.NO]
+    check(len(refused) >= 10, f"{len(refused)} of 20 calls are proven not delivered: {errors}")
     gate.set()
-    equal(client.call({}, "wait"), True, "a call when there is room again")
+    equal(client.call({}, "wait", task="last"), True, "a call when there is room again")
+    equal([task for task in log.items if task in refused], [], "what ran though its error says NO")
