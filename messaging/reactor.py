@@ -133,8 +133,18 @@ class Reactor:
                 for delivery in deliveries:
                     self._settled[id(delivery)] = done
             self._connection.settle(deliveries, outcome, delay, reason)
+            if done is not None and any(delivery.stale for delivery in deliveries):
+                self._tell_stale([delivery for delivery in deliveries if delivery.stale])
 
         self.call_soon(act)
+
+    def _tell_stale(self, deliveries: Sequence[Delivery]) -> None:
+        """A driver ignores the settlement of what went with its connection; whoever waits for it has to know."""
+        error = ConnectionLost("the delivery went with its connection, so it comes again")
+        for delivery in deliveries:
+            done = self._settled.pop(id(delivery), None)
+            if done is not None:
+                self._shield("the receiver of a message failed on its settlement", done, delivery, error)
 
     def subscribe(
         self, source: Source, window: int, on_deliveries: DeliveryHandler, on_subscribed: SubscribedHandler
