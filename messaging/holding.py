@@ -19,12 +19,13 @@ from messaging.errors import (
     ConnectionLost,
     DeadlineExceeded,
     Delivered,
+    NoRoute,
     Overloaded,
     TransportError,
 )
 from messaging.message import Outgoing
 
-__all__ = ["Holding", "answer"]
+__all__ = ["Holding", "answer", "told_at_close"]
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +43,15 @@ def answer(outgoing: Outgoing, error: Exception) -> None:
             token.sent(outgoing, outgoing.stage, error, None)
         except Exception:
             _log.exception("the sender of a message failed on its news")
+
+
+def told_at_close(error: Exception) -> Exception:
+    """What the sender of a message hears when our own close has broken its connection, or taken its only server."""
+    if not isinstance(error, ConnectionLost | NoRoute):
+        return error
+    closed = Closed("the transport was closed", delivered=error.delivered)
+    closed.__cause__ = error
+    return closed
 
 
 class Holding:

@@ -33,10 +33,9 @@ from messaging.errors import (
     ConnectFailed,
     ConnectionLost,
     Delivered,
-    NoRoute,
     TransportError,
 )
-from messaging.holding import Holding, answer
+from messaging.holding import Holding, answer, told_at_close
 from messaging.message import Delivery, Outcome, Outgoing, SentResult, Source, SourceKind, by_source
 from messaging.offload import Offload
 from messaging.subscription import DeliveryHandler, SubscribedHandler, Subscription, Subscriptions
@@ -450,7 +449,7 @@ class Reactor:
                         self._send(outgoing)
                         continue
                     if self._closing:
-                        error = _told_at_close(error)
+                        error = told_at_close(error)
                 token = outgoing.token
                 if token is not None:
                     try:
@@ -498,12 +497,3 @@ class Reactor:
         self._in_events = True
         self._shield("a subscriber failed on its deliveries", subscription.on_deliveries, batch)
         self._in_events = False
-
-
-def _told_at_close(error: Exception) -> Exception:
-    """What the sender of a message hears when our own close has broken its connection, or taken its only server."""
-    if not isinstance(error, ConnectionLost | NoRoute):
-        return error
-    closed = Closed("the transport was closed", delivered=error.delivered)
-    closed.__cause__ = error
-    return closed

@@ -98,7 +98,10 @@ class CurrentRequest:
 
     @property
     def cancelled(self) -> bool:
-        """Whether nobody waits any more: the caller cancelled, is gone, or its deadline has passed."""
+        """Whether nobody waits any more: the caller cancelled, or its deadline has passed.
+
+        A caller that dies says nothing; it is its deadline that tells.
+        """
         return self.gave_up or self.deadline.remaining() <= 0.0
 
 
