@@ -23,8 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if not options.url:
         _parser().error("name at least one URL, for example memory:// or 'memory://{}'")
-    logging.disable(logging.NOTSET if options.verbose else logging.CRITICAL)
     results: dict[str, list[Result]] = {}
+    before = logging.root.manager.disable
+    # What scenarios provoke is no news; what they find is in the results.
+    logging.disable(logging.NOTSET if options.verbose else logging.CRITICAL)
     try:
         for url in options.url:
             tell = None if options.matrix else _tell
@@ -32,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (MessagingError, Failure) as error:
         _say(f"{url}: {error}")
         return 2
+    finally:
+        logging.disable(before)
     if options.matrix:
         chosen = [result.scenario for result in next(iter(results.values()))]
         columns = {url: matrix.found(found) for url, found in results.items()}
