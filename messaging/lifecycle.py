@@ -75,6 +75,8 @@ class ServiceCore:
         self._tasks: CoroutineRunner | LoopTasks | None = None
         """Where coroutines run; set by the face, which alone imports asyncio."""
         self._on_loop = False
+        self._loop_thread = 0
+        """The thread of the user's loop, which may own the connection or not; 0: there is none."""
         self._operations: Operations
 
     # What subclasses say

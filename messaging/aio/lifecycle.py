@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -41,6 +42,7 @@ class AsyncService(ServiceCore):
 
         self._tasks = LoopTasks(loop, self._slots)
         self._on_loop = True
+        self._loop_thread = threading.get_ident()
         if not self._inline:
             self._executor = ThreadExecutor(self._slots, f"messaging {self._name()}")
         self._stopped = asyncio.Event()

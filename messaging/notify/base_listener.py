@@ -12,6 +12,7 @@ here waits.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Sequence
 from random import random
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -295,7 +296,7 @@ class BaseListener(ServiceCore):
         if tasks is None:
             raise TypeError(f"{self._name()} has no loop for its coroutines")
         job = work.job = tasks.job(lambda: self._await(work, job, tasks))
-        (tasks.start_here if self._on_loop and self._reactor.is_owner() else tasks.start)(job)
+        (tasks.start_here if threading.get_ident() == self._loop_thread else tasks.start)(job)
 
     async def _await(self, work: Work, job: CoroutineJob, tasks: LoopTasks | CoroutineRunner) -> None:
         try:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -308,7 +309,7 @@ class ServerCore(ServiceCore):
             if tasks is None:
                 raise StateError(f"{self._name()} has no loop for its coroutines")
             item.job = tasks.job(lambda: self._run_coroutine(item, invocation))
-            (tasks.start_here if self._on_loop and self._reactor.is_owner() else tasks.start)(item.job)
+            (tasks.start_here if threading.get_ident() == self._loop_thread else tasks.start)(item.job)
         elif self._on_loop and self._any_async and not self._inline:
             self._executor.submit([functools.partial(self._run_queued, item, invocation)])
         else:

@@ -41,19 +41,9 @@ def tested() -> Iterator[tuple[Subject, Capabilities]]:
     unregister()
 
 
-_BROKEN = {
-    ("round_trip", "asyncio"): pytest.mark.xfail(
-        reason="where a thread owns the connection, a coroutine handler is started in it instead of on its loop"
-    )
-}
-
-
 @pytest.mark.parametrize(
     ("scenario", "face"),
-    [
-        pytest.param(scenario, face, id=f"{scenario.name}-{face}", marks=_BROKEN.get((scenario.name, face), ()))
-        for scenario, face in selected(SCENARIOS)
-    ],
+    [pytest.param(scenario, face, id=f"{scenario.name}-{face}") for scenario, face in selected(SCENARIOS)],
 )
 def test_scenario(tested: tuple[Subject, Capabilities], scenario: Scenario, face: str) -> None:
     """The driver keeps the promise, or does not give it."""
