@@ -23,7 +23,8 @@ class Subject:
 
     Hooks; without one, the scenarios that ask for it are reported as "not tried":
 
-    * `disconnect(connection)` breaks the driver's connection as an accident would, without its consent.
+    * `disconnect(connection)` breaks the driver's connection as an accident would, without its consent; one that is
+      broken already it leaves alone.
     * `unreachable()` returns a URL at which no connection can be made.
     * `limited`: options under which a message of 64 KiB passes, and one of 256 KiB is too large.
     """
