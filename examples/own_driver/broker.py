@@ -84,7 +84,6 @@ class Client:
     def __init__(self, broker: Broker, writer: asyncio.StreamWriter) -> None:
         self.broker = broker
         self.writer = writer
-        self.port: int = writer.get_extra_info("peername")[1]
         self.address = secrets.token_hex(8)
         self.tags = itertools.count(1)
         self.consumers: dict[int, Consumer] = {}
@@ -174,11 +173,10 @@ class Broker:
         while self._clients:
             await asyncio.wait(self._clients)
 
-    def cut(self, port: int = 0) -> None:
-        """Cut all clients, or the one that has this port."""
+    def cut(self) -> None:
+        """Cut all clients."""
         for client in self._clients.values():
-            if port in (0, client.port):
-                client.writer.close()
+            client.writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         client = Client(self, writer)
@@ -202,7 +200,7 @@ class Broker:
 
 async def _main() -> None:
     port = await Broker().start(int(sys.argv[1]) if len(sys.argv) > 1 else 7777)
-    print(f"listening on 127.0.0.1:{port}")
+    print(f"listening on 127.0.0.1:{port}", flush=True)
     await asyncio.Event().wait()
 
 

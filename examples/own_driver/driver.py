@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, ClassVar
 
@@ -77,14 +79,11 @@ class Session(AsyncioSession):
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._inboxes: dict[int, Inbox] = {}
         self._writer: asyncio.StreamWriter | None = None
-        self.port = 0
-        """Its own end of the connection."""
 
     async def open(self, host: Host | None) -> None:
         """Connect, and read from then on."""
         assert host is not None, "capabilities() has seen to that"
         reader, self._writer = await asyncio.open_connection(host.name, host.port or 7777)
-        self.port = self._writer.get_extra_info("sockname")[1]
         self.spawn(self._read(reader))
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
@@ -162,3 +161,9 @@ class Session(AsyncioSession):
         """Drop the socket."""
         if self._writer is not None:
             self._writer.close()
+
+    def cut(self) -> None:
+        """Break the connection as a network would, from any thread; for tests."""
+        if self._writer is not None:
+            with suppress(OSError):  # it is broken already
+                self._writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)

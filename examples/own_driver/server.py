@@ -52,9 +52,9 @@ class BrokerThread:
         """Listen no more, and cut all clients."""
         self.run(self.broker.stop())
 
-    def cut(self, port: int = 0) -> None:
-        """Cut all clients, or the one that has this port."""
-        self._loop.call_soon_threadsafe(self.broker.cut, port)
+    def cut(self) -> None:
+        """Cut all clients."""
+        self._loop.call_soon_threadsafe(self.broker.cut)
 
     async def _finish(self) -> None:
         # What clients have begun is accepted within a turn or two of the loop: asyncio loses a connection that it is

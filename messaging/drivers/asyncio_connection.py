@@ -94,6 +94,8 @@ class AsyncioConnection:
         self._sender = Sender(self._tell_sent, self._start_passing, self.broke, services.clock, in_flight)
         self._closing = False
         self._closer: asyncio.Task[None] | None = None
+        self._begun = False
+        """A task was started since the loop has last turned."""
         self._lives = 0
         self._stale = 0
 
@@ -123,8 +125,9 @@ class AsyncioConnection:
         if self._state is State.CLOSED and not self._news:
             self._loop.close()
             return math.inf
-        # What the events have published and settled is written before anybody waits.
-        self._turn(0.0)
+        if self._begun:
+            # What the events have published and settled is written before anybody waits.
+            self._turn(0.0)
         return 0.0 if self._news else math.inf
 
     def _fire(self) -> None:
@@ -134,6 +137,7 @@ class AsyncioConnection:
 
     def _turn(self, timeout: float) -> None:
         loop = self._loop
+        self._begun = False
         self._sender.expire()
         self._follow_marks()
         if timeout > 0.0 and not self._news:
@@ -337,6 +341,7 @@ class AsyncioConnection:
 
     def _start(self, coroutine: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> asyncio.Task[None]:
         task = self._loop.create_task(coroutine)
+        self._begun = True
         tasks.add(task)
         task.add_done_callback(tasks.discard)
         return task
