@@ -154,8 +154,8 @@ class MemoryConnection:
             self._link.unprocessed.append(outgoing)
 
     def _tell(self, result: SentResult) -> None:
-        self._link.answers.append(result)
         self._link.call()
+        self._link.answers.append(result)
 
     def _confirm(self, outgoing: Outgoing, taker: Any) -> None:
         link = self._link
@@ -164,8 +164,8 @@ class MemoryConnection:
             link.unconfirmed.append(result)
         else:
             outgoing.stage = Stage.TAKEN
-            link.answers.append(result)
             link.call()
+            link.answers.append(result)
 
     # Everything else: the owner
 
