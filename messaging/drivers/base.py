@@ -20,6 +20,8 @@ Rules, each a scenario of the conformance suite:
 * At LOST every message that was not written is answered with a `ConnectionLost` or `ConnectFailed` whose `delivered` is
   NO (the owner holds it and publishes it again); every message that was written but not taken, and whose answer cannot
   come any more, with `ConnectionLost` and MAYBE. Nothing is ever sent twice silently.
+* A message with `confirm` False is not answered when all goes well: the driver keeps its `stage`, and its `taker` where
+  the peer is known, up to date, and tells errors only (and a TAKEN that comes without the answer).
 * A delivery belongs to the generation of its subscription. When that is gone the driver sets `stale` on what it has
   handed out; settling a stale delivery is ignored and counted.
 * BLOCKED is told when the peer says so, or when the driver's own buffer passes its mark; READY when it is over.
