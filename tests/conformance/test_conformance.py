@@ -20,7 +20,7 @@ _ROW = re.compile(r"^\| .* \(`(?P<name>\w+)`\) \| (?P<cells>.*) \|$", re.MULTILI
 @pytest.fixture(scope="session", params=SUBJECTS)
 def tested(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Subject, Capabilities]:
     """A subject, and what it promises."""
-    subject = SUBJECTS[request.param](tmp_path_factory.mktemp(request.param))
+    subject = SUBJECTS[request.param](tmp_path_factory.mktemp(request.param), request.getfixturevalue)
     return subject, subject.capabilities()
 
 

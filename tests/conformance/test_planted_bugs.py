@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -18,7 +17,7 @@ import pytest
 from messaging.drivers import register_driver
 from messaging.testing.conformance import SCENARIOS, Result, Scenario, Subject, Verdict, run_scenario
 from tests.conformance.planted import BUGS, Connection, Driver, Events
-from tests.conformance.subjects import memory
+from tests.conformance.subjects.memory import memory
 
 Bug = type[Connection] | type[Events]
 
@@ -36,7 +35,7 @@ def _planted(bug: Bug | None, scheme: str) -> Iterator[Subject]:
         driver = Driver(connection=bug)
     else:
         driver = Driver(events=bug)
-    sound = memory(Path())
+    sound = memory()
     unreachable = sound.unreachable
     assert unreachable is not None
     take_back = register_driver(scheme, cast("Any", driver))
@@ -53,7 +52,7 @@ def _planted(bug: Bug | None, scheme: str) -> Iterator[Subject]:
 
 def _run(scenario: Scenario, bug: Bug | None, scheme: str) -> Result:
     # What a sound driver promises: a bug may be in the way of asking.
-    capabilities = memory(Path()).capabilities()
+    capabilities = memory().capabilities()
     with _planted(bug, scheme) as subject:
         return run_scenario(scenario, subject, scenario.faces[0], capabilities)
 

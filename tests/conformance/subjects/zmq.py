@@ -1,4 +1,4 @@
-"""The transports that this repository proves: a fresh place for every scenario, and what can be done to it."""
+"""ZeroMQ under test: every scenario has a directory of its own for discovery, so it is alone."""
 
 from __future__ import annotations
 
@@ -9,39 +9,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from messaging.drivers.memory import hub
-from messaging.errors import ConnectFailed
 from messaging.testing.conformance import Subject
 
-_refusing: list[Any] = []
-"""Hubs are kept by whoever holds them; these have to be there before anybody connects."""
-
-
-def _memory_url() -> str:
-    return f"memory://conformance-{secrets.token_hex(6)}"
-
-
-def _cut_memory(connection: Any) -> None:
-    connection.hub.faults.disconnect(connection.address)
-
-
-def _unreachable_memory() -> str:
-    name = f"unreachable-{secrets.token_hex(6)}"
-    refusing = hub(name)
-    refusing.faults.refuse_connections(ConnectFailed("nobody is there"))
-    _refusing.append(refusing)
-    return f"memory://{name}"
-
-
-def memory(root: Path) -> Subject:
-    """The reference driver, with every hook."""
-    return Subject(
-        _memory_url,
-        name="memory",
-        disconnect=_cut_memory,
-        unreachable=_unreachable_memory,
-        limited={"max_body": 131_072},
-    )
+__all__ = ["zmq"]
 
 
 def _unreachable_zmq() -> str:
@@ -87,7 +57,3 @@ def zmq(root: Path) -> Subject:
         unreachable=_unreachable_zmq,
         limited={"max_message": 131_072},
     )
-
-
-SUBJECTS = {"memory": memory, "zmq": zmq}
-"""By the names of their schemes; each is made with a directory that it may use."""

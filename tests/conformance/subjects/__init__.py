@@ -1,0 +1,32 @@
+"""The transports that this repository proves: a fresh place for every scenario, and what can be done to it.
+
+One module for each driver; this one only lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from messaging.testing.conformance import Subject
+from tests.conformance.subjects.memory import memory
+from tests.conformance.subjects.zmq import zmq
+
+__all__ = ["SUBJECTS", "Maker"]
+
+
+class Maker(Protocol):
+    """Makes a subject."""
+
+    def __call__(self, root: Path, server: Callable[[str], Any]) -> Subject:
+        """`root`: a directory that it may use. `server`: returns a running server by the name of its fixture, and starts
+        it if need be.
+        """
+
+
+SUBJECTS: dict[str, Maker] = {
+    "memory": lambda root, server: memory(),
+    "zmq": lambda root, server: zmq(root),
+}
+"""By the names under which docs/capabilities.md lists them."""
