@@ -20,8 +20,8 @@ class Maker(Protocol):
     """Makes a subject."""
 
     def __call__(self, root: Path, server: Callable[[str], Any]) -> Subject:
-        """`root`: a directory that it may use. `server`: returns a running server by the name of its fixture, started if
-        need be.
+        """`root`: a directory that it may use. `server`: returns a running server by the name of its fixture, and
+        starts it if need be.
         """
 
 
