@@ -16,3 +16,6 @@ for _name in [name for name in os.environ if name.startswith("MESSAGING_") and n
 # A loaded machine makes an example slow, not wrong; what may take how long is asked by tests of time alone.
 settings.register_profile("messaging", deadline=None, print_blob=True)
 settings.load_profile("messaging")
+
+# The servers that tests may ask for by name, wherever they stand.
+pytest_plugins = ["tests.brokers.fixtures"]

@@ -1,0 +1,46 @@
+"""The servers as fixtures: one of each kind for the whole session, started when a test first asks for it.
+
+A test that stops, kills or freezes its server takes a private one instead: `with Rabbit() as broker:`, or a fixture of
+its own around that.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.brokers.rabbit import Rabbit
+from tests.brokers.redis import Redis
+from tests.brokers.server import ExistingServer, Server
+
+__all__: list[str] = []
+
+
+def _one(kind: type[Server], variable: str, factory: pytest.TempPathFactory) -> Iterator[Server | ExistingServer]:
+    url = os.environ.get(variable)
+    if url:
+        yield ExistingServer(url, variable)
+        return
+    with kind(factory.mktemp(kind.__name__.lower())) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbit_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | ExistingServer]:
+    """RabbitMQ; MESSAGING_TEST_RABBIT_URL (rabbit://user:password@host:port/vhost) names one that is there already."""
+    yield from _one(Rabbit, "MESSAGING_TEST_RABBIT_URL", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def rabbit_amqp1_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit]:
+    """RabbitMQ that speaks AMQP 1.0 too, on the same port."""
+    with Rabbit(tmp_path_factory.mktemp("rabbit-amqp1"), plugins=["rabbitmq_amqp1_0"]) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | ExistingServer]:
+    """A redis; MESSAGING_TEST_REDIS_URL (redis://host:port/0) names one that is there already."""
+    yield from _one(Redis, "MESSAGING_TEST_REDIS_URL", tmp_path_factory)
