@@ -1,0 +1,1 @@
+"""pika as the protocol engine of rabbit://; nothing else here imports pika."""
