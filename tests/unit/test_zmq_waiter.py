@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import zmq
 
+from messaging.drivers.wakeup import WakeUp
 from messaging.drivers.zmq.waiter import Waiter
-from messaging.drivers.zmq.wakeup import WakeUp
 from messaging.message import Source
 from tests.unit.zmq_peers import ANY, Member, any_source, members, pump_until
 

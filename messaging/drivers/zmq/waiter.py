@@ -22,7 +22,7 @@ from typing import Any
 from zmq import POLLIN, Socket
 from zmq.backend import zmq_poll
 
-from messaging.drivers.zmq.wakeup import WakeUp
+from messaging.drivers.wakeup import WakeUp
 
 __all__ = ["Waiter"]
 
