@@ -1,0 +1,1 @@
+"""kombu:// over RabbitMQ: kombu's client library under the engine of rabbit://."""
