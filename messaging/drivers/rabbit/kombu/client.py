@@ -1,4 +1,4 @@
-"""py-amqp, by way of kombu's classes for it, as a protocol engine without a socket: see messaging.drivers.rabbit.client.
+"""py-amqp, by way of kombu's classes for it, as a protocol engine without a socket (see rabbit/client.py).
 
 kombu's connection to RabbitMQ is py-amqp's, which reads and writes a socket by itself and waits wherever the protocol
 has an answer. Here it gets neither: its transport is an object that hands on what is written, what was read is cut into
@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from amqp import spec
 from amqp.exceptions import AMQPError
@@ -100,11 +100,11 @@ class _Channel(pyamqp.Channel):  # type: ignore[misc]
         send = self.send_method
         match method:
             case methods.DeclareExchange(name, kind, durable, auto_delete, arguments, passive):
-                values = (0, name, kind, passive, durable, auto_delete, False, False, dict(arguments))
-                send(spec.Exchange.Declare, "BssbbbbbF", values)
+                flags = (passive, durable, auto_delete, False, False)
+                send(spec.Exchange.Declare, "BssbbbbbF", (0, name, kind, *flags, dict(arguments)))
             case methods.DeclareQueue(name, durable, exclusive, auto_delete, arguments, passive):
-                values = (0, name, passive, durable, exclusive, auto_delete, False, dict(arguments))
-                send(spec.Queue.Declare, "BsbbbbbF", values)
+                flags = (passive, durable, exclusive, auto_delete, False)
+                send(spec.Queue.Declare, "BsbbbbbF", (0, name, *flags, dict(arguments)))
             case methods.Bind(queue, exchange, key, arguments):
                 self.queue_bind(queue, exchange, key, arguments=dict(arguments))
             case methods.DeleteQueue(name, if_unused, if_empty):
@@ -112,8 +112,7 @@ class _Channel(pyamqp.Channel):  # type: ignore[misc]
             case methods.Qos(prefetch):
                 self.basic_qos(0, prefetch, False)
             case methods.Consume(queue, tag, no_ack, exclusive, arguments):
-                values = (0, queue, tag, False, no_ack, exclusive, False, dict(arguments))
-                send(spec.Basic.Consume, "BssbbbbF", values)
+                send(spec.Basic.Consume, "BssbbbbF", (0, queue, tag, False, no_ack, exclusive, False, dict(arguments)))
             case methods.Cancel(tag):
                 self.basic_cancel(tag)
             case methods.ConfirmSelect():
@@ -151,13 +150,9 @@ class _Channel(pyamqp.Channel):  # type: ignore[misc]
         self, consumer_tag: str, delivery_tag: int, redelivered: bool, exchange: str, routing_key: str, message: Any
     ) -> None:
         properties = _to_properties(message.properties)
-        self.news.on_message(
-            self.channel_id, consumer_tag, delivery_tag, redelivered, properties, message.body or b""
-        )
+        self.news.on_message(self.channel_id, consumer_tag, delivery_tag, redelivered, properties, message.body or b"")
 
-    def _on_basic_return(
-        self, reply_code: int, reply_text: str, exchange: str, routing_key: str, message: Any
-    ) -> None:
+    def _on_basic_return(self, reply_code: int, reply_text: str, exchange: str, routing_key: str, message: Any) -> None:
         self.news.on_returned(self.channel_id, reply_code, reply_text, _to_properties(message.properties))
 
     def _on_basic_ack(self, delivery_tag: int, multiple: bool) -> None:
@@ -171,13 +166,16 @@ class _Connection(pyamqp.Connection):  # type: ignore[misc]
     """A connection that neither connects nor waits."""
 
     Channel = _Channel
-    negotiate_capabilities = {
+    negotiate_capabilities: ClassVar[dict[str, bool]] = {
         **pyamqp.Connection.negotiate_capabilities,
         "publisher_confirms": True,
         "basic.nack": True,
     }
     # py-amqp leaves the reason of an alarm unread.
-    _METHODS = {**pyamqp.Connection._METHODS, spec.Connection.Blocked: spec.method(spec.Connection.Blocked, "s")}
+    _METHODS: ClassVar[dict[Any, Any]] = {
+        **pyamqp.Connection._METHODS,
+        spec.Connection.Blocked: spec.method(spec.Connection.Blocked, "s"),
+    }
 
     def __init__(self, login: Login, news: ClientEvents, pipe: _Pipe) -> None:
         self.news = news
