@@ -19,13 +19,33 @@ the like name servers that run already. A server that is not installed fails the
 
 from __future__ import annotations
 
+from tests.brokers.artemis import Artemis
+from tests.brokers.broker_j import BrokerJ
 from tests.brokers.certificates import Certificates
+from tests.brokers.kafka import Kafka
 from tests.brokers.process import ServerFailed
 from tests.brokers.rabbit import Rabbit
 from tests.brokers.redis import Redis
 from tests.brokers.server import ExistingServer, Server
 
-__all__ = ["SERVERS", "Certificates", "ExistingServer", "Rabbit", "Redis", "Server", "ServerFailed"]
+__all__ = [
+    "SERVERS",
+    "Artemis",
+    "BrokerJ",
+    "Certificates",
+    "ExistingServer",
+    "Kafka",
+    "Rabbit",
+    "Redis",
+    "Server",
+    "ServerFailed",
+]
 
-SERVERS: dict[str, type[Server]] = {"rabbit": Rabbit, "redis": Redis}
+SERVERS: dict[str, type[Server]] = {
+    "rabbit": Rabbit,
+    "redis": Redis,
+    "kafka": Kafka,
+    "artemis": Artemis,
+    "broker_j": BrokerJ,
+}
 """By the names under which `python -m tests.brokers` starts them."""

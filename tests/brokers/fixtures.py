@@ -11,6 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.brokers.artemis import Artemis
+from tests.brokers.broker_j import BrokerJ
+from tests.brokers.kafka import Kafka
 from tests.brokers.rabbit import Rabbit
 from tests.brokers.redis import Redis
 from tests.brokers.server import ExistingServer, Server
@@ -44,3 +47,21 @@ def rabbit_amqp1_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ra
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | ExistingServer]:
     """A redis; MESSAGING_TEST_REDIS_URL (redis://host:port/0) names one that is there already."""
     yield from _one(Redis, "MESSAGING_TEST_REDIS_URL", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | ExistingServer]:
+    """Kafka; MESSAGING_TEST_KAFKA_URL (kafka://host:port/) names one that is there already."""
+    yield from _one(Kafka, "MESSAGING_TEST_KAFKA_URL", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def artemis_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | ExistingServer]:
+    """Artemis; MESSAGING_TEST_ARTEMIS_URL (amqp1://host:port/) names one that is there already."""
+    yield from _one(Artemis, "MESSAGING_TEST_ARTEMIS_URL", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def broker_j(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | ExistingServer]:
+    """Broker-J; MESSAGING_TEST_BROKER_J_URL (amqp1://host:port/vhost) names one that is there already."""
+    yield from _one(BrokerJ, "MESSAGING_TEST_BROKER_J_URL", tmp_path_factory)

@@ -60,7 +60,7 @@ class Server(ABC):
         """The environment of the process."""
         return os.environ
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027 - most servers need nothing
         """Write what must be there before the first start."""
 
     # Life and death

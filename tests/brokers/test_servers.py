@@ -71,7 +71,7 @@ def test_a_server_that_does_not_start_says_why() -> None:
     """The error of a failed start shows what the server wrote."""
     server = Redis(options=("port no-such-number",))
     try:
-        with pytest.raises(ServerFailed, match="(?s)ended with status.*no-such-number"):
+        with pytest.raises(ServerFailed, match=r"(?s)ended with status.*no-such-number"):
             server.start()
     finally:
         server.close()

@@ -1,0 +1,134 @@
+"""A private Apache Kafka in KRaft mode: one process that is broker and controller."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.brokers.certificates import Certificates
+from tests.brokers.jars import fetched, java
+from tests.brokers.ports import free_port
+from tests.brokers.process import ServerFailed
+from tests.brokers.server import Server
+
+__all__ = ["Kafka"]
+
+_LOGGING = """\
+status = error
+appender.console.type = Console
+appender.console.name = console
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = [%d] %p %c: %m%n
+rootLogger.level = warn
+rootLogger.appenderRef.console.ref = console
+logger.ready.name = kafka.server.KafkaRaftServer
+logger.ready.level = info
+"""
+
+
+class Kafka(Server):
+    """A Kafka broker.
+
+    `settings`: further lines of server.properties. `login`: ask for this user and password (SASL PLAIN) on
+    `sasl_port`. `certificates`: listen for TLS too, on `tls_port`. The plain port is always open.
+    """
+
+    title = "Kafka"
+    ready = "Kafka Server started"
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        settings: Mapping[str, str | int] | None = None,
+        login: tuple[str, str] | None = None,
+        certificates: Certificates | None = None,
+    ) -> None:
+        super().__init__(folder)
+        self.sasl_port = free_port()
+        self.tls_port = free_port()
+        controller = free_port()
+        listeners = [("PLAIN", "PLAINTEXT", self.port)]
+        self._settings: dict[str, str | int] = {}
+        if login is not None:
+            listeners.append(("LOGIN", "SASL_PLAINTEXT", self.sasl_port))
+            user, password = login
+            self._settings |= {
+                "sasl.enabled.mechanisms": "PLAIN",
+                "listener.name.login.plain.sasl.jaas.config": "org.apache.kafka.common.security.plain."
+                f'PlainLoginModule required user_{user}="{password}";',
+            }
+        if certificates is not None:
+            listeners.append(("TLS", "SSL", self.tls_port))
+            identity = self.folder / "identity.pem"
+            identity.write_text(certificates.server_key.read_text() + certificates.server.read_text(), "ascii")
+            self._settings |= {
+                "ssl.keystore.type": "PEM",
+                "ssl.keystore.location": str(identity),
+                "ssl.truststore.type": "PEM",
+                "ssl.truststore.location": str(certificates.authority),
+                "ssl.client.auth": "requested",
+            }
+        kinds = [*((name, kind) for name, kind, _ in listeners), ("CONTROLLER", "PLAINTEXT")]
+        addresses = ",".join(f"{name}://{self.host}:{port}" for name, _, port in listeners)
+        self._settings |= {
+            "process.roles": "broker,controller",
+            "node.id": 1,
+            "controller.quorum.voters": f"1@{self.host}:{controller}",
+            "controller.listener.names": "CONTROLLER",
+            "listeners": f"{addresses},CONTROLLER://{self.host}:{controller}",
+            "advertised.listeners": addresses,
+            "listener.security.protocol.map": ",".join(f"{name}:{kind}" for name, kind in kinds),
+            "inter.broker.listener.name": "PLAIN",
+            "log.dirs": str(self.folder / "data"),
+            "offsets.topic.replication.factor": 1,
+            # Fifty partitions are made at the first commit otherwise, which takes seconds.
+            "offsets.topic.num.partitions": 4,
+            "transaction.state.log.replication.factor": 1,
+            "transaction.state.log.min.isr": 1,
+            "transaction.state.log.num.partitions": 4,
+            "share.coordinator.state.topic.replication.factor": 1,
+            "share.coordinator.state.topic.min.isr": 1,
+            "group.initial.rebalance.delay.ms": 0,
+            # After a SIGKILL the broker may not come back before its former self is given up: 9 s by default.
+            "broker.session.timeout.ms": 2000,
+            "broker.heartbeat.interval.ms": 500,
+            # Tests may ask for a member to be missed soon.
+            "group.min.session.timeout.ms": 500,
+            "auto.create.topics.enable": "true",
+        }
+        self._settings |= settings or {}
+
+    @property
+    def url(self) -> str:
+        return self.url_for("kafka")
+
+    def url_for(self, scheme: str) -> str:
+        """The URL with another scheme."""
+        return f"{scheme}://{self.bootstrap}/"
+
+    @property
+    def bootstrap(self) -> str:
+        """Where Kafka's clients begin: host:port."""
+        return f"{self.host}:{self.port}"
+
+    def _java(self, *arguments: str) -> list[str]:
+        logging = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}"
+        return [java(), "-Xmx512m", logging, "-cp", f"{fetched('kafka')}/*", *arguments]
+
+    def command(self) -> list[str]:
+        return self._java("kafka.Kafka", str(self.folder / "server.properties"))
+
+    def prepare(self) -> None:
+        properties = "".join(f"{name}={value}\n" for name, value in self._settings.items())
+        (self.folder / "server.properties").write_text(properties, encoding="utf-8")
+        (self.folder / "log4j2.properties").write_text(_LOGGING, encoding="utf-8")
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        format_ = ["kafka.tools.StorageTool", "format", "--cluster-id", cluster]
+        command = self._java(*format_, "-c", str(self.folder / "server.properties"))
+        done = subprocess.run(command, capture_output=True, text=True, cwd=self.folder)
+        if done.returncode:
+            raise ServerFailed(f"Kafka could not format its folder: {done.stdout}{done.stderr}")
