@@ -13,6 +13,7 @@ import pytest
 
 from tests.brokers.artemis import Artemis
 from tests.brokers.broker_j import BrokerJ
+from tests.brokers.certificates import Certificates
 from tests.brokers.kafka import Kafka
 from tests.brokers.rabbit import Rabbit
 from tests.brokers.redis import Redis
@@ -53,6 +54,12 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | 
 def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | ExistingServer]:
     """Kafka; MESSAGING_TEST_KAFKA_URL (kafka://host:port/) names one that is there already."""
     yield from _one(Kafka, "MESSAGING_TEST_KAFKA_URL", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Certificates of an authority that this session has made."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="session")

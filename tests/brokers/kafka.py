@@ -30,10 +30,13 @@ logger.ready.level = info
 
 
 class Kafka(Server):
-    """A Kafka broker.
+    """A Kafka broker. The plain port is always open, and so is `proxied_listen`.
 
-    `settings`: further lines of server.properties. `login`: ask for this user and password (SASL PLAIN) on
-    `sasl_port`. `certificates`: listen for TLS too, on `tls_port`. The plain port is always open.
+    `settings`: further lines of server.properties. `login`: listen on `sasl_port` too, for this user and password, by
+    PLAIN or SCRAM-SHA-256. `certificates`: listen for TLS too, on `tls_port`.
+
+    Kafka's clients go where the broker tells them to, so a proxy in between has to be announced: what listens on
+    `proxied_listen` tells its clients to come to `proxied_port`, where a test may put a proxy.
     """
 
     title = "Kafka"
@@ -48,18 +51,20 @@ class Kafka(Server):
         certificates: Certificates | None = None,
     ) -> None:
         super().__init__(folder)
-        self.sasl_port = free_port()
-        self.tls_port = free_port()
+        self.sasl_port, self.tls_port, self.proxied_listen, self.proxied_port = (free_port() for _ in range(4))
+        self._login = login
         controller = free_port()
-        listeners = [("PLAIN", "PLAINTEXT", self.port)]
+        listeners = [("PLAIN", "PLAINTEXT", self.port), ("PROXIED", "PLAINTEXT", self.proxied_listen)]
         self._settings: dict[str, str | int] = {}
         if login is not None:
             listeners.append(("LOGIN", "SASL_PLAINTEXT", self.sasl_port))
+            modules = "org.apache.kafka.common.security"
             user, password = login
             self._settings |= {
-                "sasl.enabled.mechanisms": "PLAIN",
-                "listener.name.login.plain.sasl.jaas.config": "org.apache.kafka.common.security.plain."
-                f'PlainLoginModule required user_{user}="{password}";',
+                "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256",
+                "listener.name.login.plain.sasl.jaas.config": f"{modules}.plain.PlainLoginModule required "
+                f'user_{user}="{password}";',
+                "listener.name.login.scram-sha-256.sasl.jaas.config": f"{modules}.scram.ScramLoginModule required;",
             }
         if certificates is not None:
             listeners.append(("TLS", "SSL", self.tls_port))
@@ -80,16 +85,16 @@ class Kafka(Server):
             "controller.quorum.voters": f"1@{self.host}:{controller}",
             "controller.listener.names": "CONTROLLER",
             "listeners": f"{addresses},CONTROLLER://{self.host}:{controller}",
-            "advertised.listeners": addresses,
+            "advertised.listeners": addresses.replace(str(self.proxied_listen), str(self.proxied_port)),
             "listener.security.protocol.map": ",".join(f"{name}:{kind}" for name, kind in kinds),
             "inter.broker.listener.name": "PLAIN",
             "log.dirs": str(self.folder / "data"),
             "offsets.topic.replication.factor": 1,
             # Fifty partitions are made at the first commit otherwise, which takes seconds.
-            "offsets.topic.num.partitions": 4,
+            "offsets.topic.num.partitions": 1,
             "transaction.state.log.replication.factor": 1,
             "transaction.state.log.min.isr": 1,
-            "transaction.state.log.num.partitions": 4,
+            "transaction.state.log.num.partitions": 1,
             "share.coordinator.state.topic.replication.factor": 1,
             "share.coordinator.state.topic.min.isr": 1,
             "group.initial.rebalance.delay.ms": 0,
@@ -98,6 +103,10 @@ class Kafka(Server):
             "broker.heartbeat.interval.ms": 500,
             # Tests may ask for a member to be missed soon.
             "group.min.session.timeout.ms": 500,
+            "group.consumer.min.session.timeout.ms": 1000,
+            "group.consumer.session.timeout.ms": 6000,
+            "group.consumer.min.heartbeat.interval.ms": 200,
+            "group.consumer.heartbeat.interval.ms": 500,
             "auto.create.topics.enable": "true",
         }
         self._settings |= settings or {}
@@ -109,6 +118,17 @@ class Kafka(Server):
     def url_for(self, scheme: str) -> str:
         """The URL with another scheme."""
         return f"{scheme}://{self.bootstrap}/"
+
+    @property
+    def sasl_url(self) -> str:
+        """The URL with the login."""
+        assert self._login is not None, "this broker asks for no login"
+        return f"kafka://{self._login[0]}:{self._login[1]}@{self.host}:{self.sasl_port}/"
+
+    @property
+    def tls_url(self) -> str:
+        """The URL of the port for TLS, by the address that stands in the certificate."""
+        return f"kafka://{self.host}:{self.tls_port}/"
 
     @property
     def bootstrap(self) -> str:
@@ -128,6 +148,9 @@ class Kafka(Server):
         (self.folder / "log4j2.properties").write_text(_LOGGING, encoding="utf-8")
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         format_ = ["kafka.tools.StorageTool", "format", "--cluster-id", cluster]
+        if self._login is not None:
+            user, password = self._login
+            format_ += ["--add-scram", f"SCRAM-SHA-256=[name={user},password={password}]"]
         command = self._java(*format_, "-c", str(self.folder / "server.properties"))
         done = subprocess.run(command, capture_output=True, text=True, cwd=self.folder)
         if done.returncode:

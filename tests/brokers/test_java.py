@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, Producer
 from proton import Message
 from proton.utils import BlockingConnection
 
-from tests.brokers import Artemis, BrokerJ, Kafka, ServerFailed
+from tests.brokers import Artemis, BrokerJ, Certificates, Kafka, ServerFailed
 from tests.brokers.jars import fetched, hashes, listed
 
 
@@ -59,6 +59,26 @@ def test_kafka_keeps_what_it_confirmed_through_a_kill() -> None:
             assert message.value() == b"kept"
         finally:
             consumer.close()
+
+
+def test_kafka_asks_for_a_login_and_proves_itself(certificates: Certificates) -> None:
+    """A broker with a login takes it by PLAIN and by SCRAM, and its certificate is good for its address."""
+    with Kafka(login=("user", "pass-word"), certificates=certificates) as server:
+        sasl = {
+            "bootstrap.servers": f"{server.host}:{server.sasl_port}",
+            "security.protocol": "SASL_PLAINTEXT",
+            "sasl.username": "user",
+            "sasl.password": "pass-word",
+            "log_level": "0",
+        }
+        tls = {
+            "bootstrap.servers": f"{server.host}:{server.tls_port}",
+            "security.protocol": "SSL",
+            "ssl.ca.location": str(certificates.authority),
+            "log_level": "0",
+        }
+        for settings in ({**sasl, "sasl.mechanism": "PLAIN"}, {**sasl, "sasl.mechanism": "SCRAM-SHA-256"}, tls):
+            Producer(settings).list_topics(timeout=20)
 
 
 def test_jars_are_those_that_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

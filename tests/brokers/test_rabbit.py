@@ -13,11 +13,6 @@ from tests.brokers import Certificates, Rabbit
 
 
 @pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return Certificates(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture(scope="module")
 def broker(certificates: Certificates) -> Iterator[Rabbit]:
     with Rabbit(certificates=certificates) as started:
         yield started
