@@ -1,4 +1,5 @@
-# Each target brings its own environment into .venv: a fresh machine needs Python 3.11 or newer and a package index, no more.
+# Each target brings its own environment into .venv: a fresh machine needs Python 3.11 or newer and a package index. The
+# servers that tests and benchmarks run are Debian packages, installed where this user may, and jars from Maven Central.
 # `make test PYTHON=python3.13` picks the interpreter of a new environment.
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ CODE   := $(wildcard messaging tests benchmarks examples docs/*.py)
 
 # One environment is shared, and pip does not install twice at a time.
 .NOTPARALLEL:
-.PHONY: help demo test soak bench lint format docs clean
+.PHONY: help demo test soak bench lint format docs clean packages
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
@@ -19,12 +20,15 @@ demo: $(VENV)/installed-zmq ## Two servers, a client and a listener over ZeroMQ;
 	@$(PY) -m examples.demo
 
 test: $(VENV)/installed-test ## All tests but the long runs
+	@$(PY) -m tests.brokers.jars
 	$(PY) -m pytest $(ARGS)
 
 soak: $(VENV)/installed-test ## The long runs: a million calls, a hundred thousand mutated frames
+	@$(PY) -m tests.brokers.jars
 	$(PY) -m pytest -m soak $(ARGS)
 
 bench: $(VENV)/installed-bench ## messaging beside its peers; ARGS="--quick", "--only NAME", "--json FILE"
+	@$(PY) -m tests.brokers.jars
 	@$(PY) -m benchmarks $(ARGS)
 
 lint: $(VENV)/installed-lint ## Style, types and the direction of imports
@@ -55,6 +59,10 @@ $(VENV)/installed-zmq: $(VENV)/pip
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[zmq]'
 	@touch $@
 
-$(VENV)/installed-%: $(VENV)/pip
+# Servers, and what builds a client that has no wheel; so it comes before pip.
+packages:
+	@$(PYTHON) tests/brokers/packages.py
+
+$(VENV)/installed-%: $(VENV)/pip | packages
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable . --group $*
 	@touch $@

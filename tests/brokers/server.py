@@ -32,8 +32,8 @@ class Server(ABC):
     """Its name for people."""
     ready: str
     """What it writes to its log when it can be used."""
-    patience = 60.0
-    """Seconds for a start or a clean stop that take a tenth of it on an idle machine."""
+    patience = 45.0
+    """Seconds for a start or a clean stop that take a tenth of it on an idle machine; less than a test may take."""
 
     host = "127.0.0.1"
 

@@ -1,7 +1,7 @@
 """The Java servers' jars: fetched from Maven Central once, kept outside of the tree, checked by hash at each use.
 
 What is wanted stands in NAME.pom.xml, what it has to be in NAME.sha256. After a change of a pom, run
-`python -m tests.brokers.jars NAME` and look at what changed in the list before it is committed.
+`python -m tests.brokers.jars --write NAME` and look at what changed in the list before it is committed.
 """
 
 from __future__ import annotations
