@@ -29,7 +29,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from messaging.drivers.rabbit.methods import Bind, DeclareExchange, DeclareQueue, Method
-from messaging.message import Outgoing, RouteKind, Source, SourceKind
+from messaging.drivers.rabbit.properties import Properties, delivered, stamped
+from messaging.message import Delivery, Outgoing, Route, RouteKind, Source, SourceKind
 
 __all__ = ["Address", "Copy", "Intake", "NativeTopology", "Topology"]
 
@@ -41,6 +42,8 @@ _LONGEST = 255
 _MAILBOX_EXPIRES = 7 * 24 * 3600
 """Seconds for which a mailbox is kept when nobody sends to it or reads it. Not an option: arguments of a queue that two
 processes declare have to be equal."""
+_ROUTES = 4096
+"""Routes whose addresses are remembered; addresses of answers are as many as there are callers."""
 _DEAD_LETTERS = 100_000
 """Dead letters of one pool that are kept; the same reason."""
 _DELAY_MARGIN = 120
@@ -102,6 +105,18 @@ class Topology(Protocol):
     def dead(self, source: Source, queue: str, reason: str) -> Copy | None:
         """Where a rejected message of a source is kept; None: it is dropped."""
 
+    def stamp(
+        self, outgoing: Outgoing, message_id: str, reply_to: str, expires: float | None, persistent: bool
+    ) -> Properties:
+        """The properties of a message that is written now. `message_id` is what it has to carry where its headers name
+        none, so that it can be told apart when it comes back; `expires` is in seconds.
+        """
+
+    def read(
+        self, source: Source, generation: int, tag: int, redelivered: bool, properties: Properties, body: bytes
+    ) -> Delivery:
+        """What a message that has come is to the layers above. Raises ValueError for properties nobody here wrote."""
+
 
 class NativeTopology:
     """Ours. `identity` is random and belongs to one connection: it is what its own queues are named by.
@@ -123,6 +138,7 @@ class NativeTopology:
     ) -> None:
         self._identity = identity
         self._direct_replies = direct_replies
+        self._known: dict[Route, Address] = {}
         bounds = {"x-max-length": max_length, "x-overflow": "reject-publish"}
         kind = {"x-queue-type": queue_type}
         self._shared: dict[str, Any] = {**kind, **bounds}
@@ -134,7 +150,16 @@ class NativeTopology:
 
     def address(self, outgoing: Outgoing) -> Address:
         """See Topology."""
-        kind, exchange, topic, server, address = outgoing.route
+        route = outgoing.route
+        known = self._known.get(route)
+        if known is None:
+            if len(self._known) >= _ROUTES:
+                self._known.clear()
+            known = self._known[route] = self._address(route)
+        return known
+
+    def _address(self, route: Route) -> Address:
+        kind, exchange, topic, server, address = route
         if kind is RouteKind.REPLY:
             # The broker returns what was published mandatory to direct reply-to, and delivers it all the same.
             return Address("", address, mandatory=not address.startswith(DIRECT_REPLY_TO))
@@ -154,6 +179,25 @@ class NativeTopology:
         return Address(
             "", declared.name, persistent=True, expires=outgoing.store, needs=(declared,), fresh=_MAILBOX_EXPIRES / 14
         )
+
+    def stamp(
+        self, outgoing: Outgoing, message_id: str, reply_to: str, expires: float | None, persistent: bool
+    ) -> Properties:
+        """See Topology."""
+        return stamped(
+            outgoing.headers,
+            message_id=message_id,
+            reply_to=reply_to,
+            expires=expires,
+            persistent=persistent,
+            sender=self._identity,
+        )
+
+    def read(
+        self, source: Source, generation: int, tag: int, redelivered: bool, properties: Properties, body: bytes
+    ) -> Delivery:
+        """See Topology."""
+        return delivered(source, generation, tag, redelivered, properties, body)
 
     def intake(self, source: Source) -> Intake:
         """See Topology."""

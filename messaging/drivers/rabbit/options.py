@@ -1,0 +1,121 @@
+"""The options of `rabbit://` and `kombu://` URLs, and what of them cannot be meant.
+
+One table for both, because both speak to the same brokers with the same topology. Whatever the files and names in it
+have to be for TLS is looked at when a transport is built, and not when it first connects.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from messaging.drivers import base
+from messaging.drivers.tls import tls_context
+from messaging.errors import ConfigError, InvalidUrl
+
+__all__ = ["DEFAULT_PORT", "DEFAULT_TLS_PORT", "RabbitSettings", "check", "tls_of", "uses_tls"]
+
+DEFAULT_PORT = 5672
+DEFAULT_TLS_PORT = 5671
+
+
+class RabbitSettings(base.Settings, frozen=True, kw_only=True):
+    """One field per option."""
+
+    def __repr__(self) -> str:
+        # The generated one would show tls_key.
+        return f"{type(self).__name__}({self.url!r})"
+
+    heartbeat: Annotated[
+        int, Meta(description="Seconds; a broker that is silent is given up within two of them", ge=1, le=600)
+    ] = 15
+    connect_timeout: Annotated[
+        float, Meta(description="Seconds for one host: its name, TCP, TLS and the login", gt=0, le=600)
+    ] = 5.0
+    login: Annotated[
+        Literal["plain", "external"],
+        Meta(description="plain: user and password; external: the client certificate says who this is"),
+    ] = "plain"
+    tls: Annotated[bool, Meta(description="Speak TLS; the port is then 5671 where the URL names none")] = False
+    tls_ca: Annotated[
+        str | None,
+        Meta(description="File with the certificates that are trusted; by default the system's. Implies tls"),
+    ] = None
+    tls_cert: Annotated[
+        str | None, Meta(description="File with the certificate of this process, and its chain. Implies tls")
+    ] = None
+    tls_key: Annotated[str | None, Meta(description="File with its key; by default it is in tls_cert too")] = None
+    tls_server_name: Annotated[
+        str | None, Meta(description="Name that the broker's certificate must have; by default the host of the URL")
+    ] = None
+    tls_verify: Annotated[
+        bool, Meta(description="Check the broker's certificate and name; without, anybody may pass for the broker")
+    ] = True
+    declare: Annotated[
+        bool,
+        Meta(description="Declare exchanges and queues; no: only check that they are there, for accounts that may not"),
+    ] = True
+    queue_type: Annotated[
+        Literal["classic", "quorum"], Meta(description="Type of topic and pool queues and of dead letters")
+    ] = "classic"
+    expires: Annotated[
+        float,
+        Meta(description="Seconds for which the queues of a process (answers, fanout, server) outlive it", ge=1),
+    ] = 300.0
+    topic_expires: Annotated[
+        float,
+        Meta(description="Seconds for which topic and pool queues are kept that nobody reads; 0: for ever", ge=0),
+    ] = 0.0
+    max_length: Annotated[
+        int, Meta(description="Messages in a topic, pool or server queue; beyond it senders get Overloaded", ge=1)
+    ] = 1_000_000
+    replies: Annotated[
+        Literal["queue", "direct"],
+        Meta(description="queue: answers survive a reconnect; direct: by direct reply-to, without any queue"),
+    ] = "queue"
+    max_body: Annotated[
+        int, Meta(description="Bytes of the largest message; no more than the broker's max_message_size", ge=1)
+    ] = 128 * 1024 * 1024
+    frame_max: Annotated[
+        int, Meta(description="Bytes of the largest frame that is offered to the broker", ge=4096, le=16 * 1024 * 1024)
+    ] = 131_072
+    codec: Annotated[
+        Literal["own", "library"],
+        Meta(
+            description="own: the frames of messages are read and written by a short codec; library: by pika or kombu"
+        ),
+    ] = "own"
+    coalesce: Annotated[
+        bool, Meta(description="Write what is ready in one go; no: each message by itself, for comparing")
+    ] = True
+
+
+def check(settings: RabbitSettings) -> None:
+    """Refuse what cannot be meant, before anything is connected. Raises InvalidUrl or ConfigError."""
+    url = settings.url
+    if not url.hosts:
+        raise InvalidUrl(
+            f"{url.scheme}:// needs the host of its broker: {url.scheme}://user:password@host:{DEFAULT_PORT}/vhost"
+        )
+    if settings.login == "external" and settings.tls_cert is None:
+        raise ConfigError("login=external needs tls_cert: the certificate is what says who this is")
+    tls_of(settings)
+
+
+def uses_tls(settings: RabbitSettings) -> bool:
+    """Whether TLS is asked for, by itself or by an option that makes no sense without it."""
+    return (
+        settings.tls
+        or settings.tls_ca is not None
+        or settings.tls_cert is not None
+        or settings.tls_server_name is not None
+    )
+
+
+def tls_of(settings: RabbitSettings) -> ssl.SSLContext | None:
+    """Return the TLS context, or None where TLS is not asked for. Raises ConfigError for files that do not serve."""
+    if not uses_tls(settings):
+        return None
+    return tls_context(settings.tls_ca, settings.tls_cert, settings.tls_key, settings.tls_verify)
