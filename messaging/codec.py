@@ -79,9 +79,12 @@ def decode_any(data: bytes | memoryview) -> Any:
 
 
 def convert(value: Any, annotation: Any, what: str) -> Any:
-    """Convert a decoded value to a type. Raises DecodeError that names `what`."""
+    """Convert a decoded value to a type. Raises DecodeError that names `what`.
+
+    Keys may have come as text, as in JSON all do.
+    """
     try:
-        return msgspec.convert(value, annotation)
+        return msgspec.convert(value, annotation, str_keys=True)
     except msgspec.ValidationError as error:
         raise DecodeError(f"{what}: {error}") from error
 

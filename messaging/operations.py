@@ -16,6 +16,8 @@ from messaging.counters import Counters
 from messaging.errors import Closed, Delivered, Forked
 from messaging.pending import Operation, Pending, outcome_of
 from messaging.reactor import Reactor
+from messaging.wire.base import Wire
+from messaging.wire.native import NativeWire
 
 __all__ = ["Operations"]
 
@@ -25,9 +27,11 @@ T = TypeVar("T")
 class Operations:
     """What is under way on one reactor. Thread-safe, but for the methods that say otherwise."""
 
-    def __init__(self, reactor: Reactor, counters: Counters) -> None:
+    def __init__(self, reactor: Reactor, counters: Counters, wire: Wire | None = None) -> None:
         self.reactor = reactor
         self.counters = counters
+        self.wire: Wire = NativeWire() if wire is None else wire
+        """How messages become bytes here."""
         self.pending = Pending()
         self._prefix = os.urandom(8).hex()
         self._ids = itertools.count(1).__next__

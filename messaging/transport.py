@@ -23,6 +23,8 @@ from messaging.options import build_settings
 from messaging.reactor import Reactor
 from messaging.thread_reactor import ThreadReactor
 from messaging.url import Url, parse_url
+from messaging.wire.base import Wire
+from messaging.wire.choice import wire_of
 
 __all__ = ["BaseTransport", "Transport", "check_transport", "open_transport"]
 
@@ -52,6 +54,8 @@ class BaseTransport:
         self._settings = build_settings(self._driver.options, layers, url=self.url, credentials=credentials)
         self.capabilities: Capabilities = self._driver.capabilities(self._settings)
         """The most that this transport can do; see the capability matrix in the documentation."""
+        self.wire: Wire = wire_of(self._settings)
+        """How its messages become bytes: `wire=` of the URL."""
         self.counters = Counters()
         self._operations: dict[Role, Operations] = {}
         self._closed = False
@@ -90,7 +94,7 @@ class BaseTransport:
                 reactor = self._reactor(
                     lambda events, services: self._connect(on_connection, events, services), on_connection
                 )
-                operations = Operations(reactor, self.counters)
+                operations = Operations(reactor, self.counters, self.wire)
             self._operations[role] = operations
             return operations
 

@@ -122,7 +122,8 @@ class Client(BaseClient):
 
     async def ping(self, timeout: float = 5.0) -> str:
         """Ask a server (or the prepared one) for its name: a round trip through its handlers."""
-        return cast("str", await self.prepare(namespace="messaging", version="1.0", timeout=timeout).call(None, "ping"))
+        namespace, method, _ = self.transport.wire.ping
+        return cast("str", await self.prepare(namespace=namespace, version="1.0", timeout=timeout).call(None, method))
 
     def pipeline(self) -> Pipeline:
         """Return a block, for `async with`, in which many operations are sent without waiting; leaving it waits for

@@ -29,10 +29,10 @@ from messaging.message import DEAD_ATTEMPT, DEAD_REASON, Delivery, Outcome, Outg
 from messaging.notify.base_listener import DEFAULT_POOL
 from messaging.notify.base_notifier import NOTIFY_TIMEOUT
 from messaging.notify.event import Event
-from messaging.notify.handling import decoded
+from messaging.notify.handling import Decode, decoded
 from messaging.notify.session import KIND, NotifySession, Sending
 from messaging.reactor import Reactor
-from messaging.target import DEFAULT_EXCHANGE, Target
+from messaging.target import Target
 from messaging.transport import BaseTransport, check_transport
 from messaging.wire.native import KEY_HEADER, POOL_HEADER
 
@@ -44,7 +44,7 @@ class DeadLetter:
 
     __slots__ = ("attempts", "delivery", "event", "reason")
 
-    def __init__(self, delivery: Delivery) -> None:
+    def __init__(self, delivery: Delivery, decode: Decode) -> None:
         self.delivery = delivery
         self.reason = str(delivery.headers.get(DEAD_REASON, ""))
         """Why it was rejected."""
@@ -54,7 +54,7 @@ class DeadLetter:
         self.event: Event[Any] | None
         """What it says, without a serializer; None when that cannot be decoded."""
         try:
-            self.event = decoded(delivery, self.attempts or 1)
+            self.event = decoded(decode, delivery, self.attempts or 1)
         except DecodeError:
             self.event = None
 
@@ -93,7 +93,7 @@ class BaseDeadLetters:
         self.transport = transport
         self._limit = limit
         self._timeout = timeout_seconds(timeout, NOTIFY_TIMEOUT)
-        self._exchange = target.exchange or DEFAULT_EXCHANGE
+        self._exchange = target.exchange or transport.wire.exchange
         self._topic = target.topic
         self._pool = DEFAULT_POOL if pool is None else pool
         self._source = Source(SourceKind.DEAD, self._exchange, self._topic, pool=self._pool)
@@ -124,7 +124,7 @@ class BaseDeadLetters:
 
     def _receive(self, batch: Sequence[Delivery]) -> None:
         for delivery in batch:
-            letter = DeadLetter(delivery)
+            letter = DeadLetter(delivery, self.transport.wire.decode_notification)
             self._in_hand[letter] = True
             self._arrived(letter)
 

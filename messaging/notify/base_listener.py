@@ -12,6 +12,7 @@ here waits.
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from random import random
@@ -29,14 +30,18 @@ from messaging.notify.endings import COUNTS, Endings, Tables
 from messaging.notify.handling import Handling, ListenerAround
 from messaging.notify.redelivery import Redelivery
 from messaging.notify.work import InHand, Lanes, Work
-from messaging.target import DEFAULT_EXCHANGE, Target
+from messaging.target import Target
 from messaging.transport import BaseTransport
+from messaging.wire.base import Opener, Wire
 from messaging.wire.native import LEVEL_HEADER, POOL_HEADER
+from messaging.wire.recent import RecentIds
 
 if TYPE_CHECKING:
     from messaging.coroutines import CoroutineJob, CoroutineRunner, LoopTasks
 
 __all__ = ["DEFAULT_POOL", "BaseListener", "ListenerOptions"]
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_POOL = "default"
 
@@ -85,13 +90,14 @@ class BaseListener(ServiceCore):
         check_count("inbox", inbox)
         check_count("inbox_bytes", inbox_bytes)
         self._pool = DEFAULT_POOL if pool is None else pool
-        self._sources = _sources(targets, self._pool)
         if pool is not None and not transport.capabilities.pools:
             raise Unsupported(
                 f"{transport.url.scheme}:// has no pools: every listener of a topic is in the default one"
             )
         self._dispatcher = Dispatcher(endpoints, in_batches=self._batching is not None)
-        self._burial = burial_for(dead_letter)
+        self._targets = _checked(targets, self._pool)
+        self._sources = _sources(self._targets, self._pool, self._dispatcher.levels, transport.wire)
+        self._burial = burial_for(dead_letter, transport.wire.decode_notification)
         self._any_async = self._dispatcher.any_async or (self._burial is not None and self._burial.is_async)
         self._serializer = serializer
         self._around = around
@@ -104,6 +110,8 @@ class BaseListener(ServiceCore):
         # Batches run side by side, so keys have no order in them.
         self._lanes = Lanes() if self._batching is None else None
         self._tables = Tables()
+        self._done = RecentIds(transport.wire.remembers) if transport.wire.remembers else None
+        """Set where senders repeat messages: repetitions of what was handled are passed over."""
         self._endings: Endings
         self._works: dict[Work, bool] = {}
         """Going through their handlers."""
@@ -111,7 +119,7 @@ class BaseListener(ServiceCore):
     # Life
 
     def _name(self) -> str:
-        topics = ", ".join(source.topic for source in self._sources)
+        topics = ", ".join(dict.fromkeys(str(target.topic) for target in self._targets))
         return f"listener of {topics} in pool {self._pool}"
 
     def _open(self, on_started: Callable[[Exception | None], None]) -> None:
@@ -125,6 +133,7 @@ class BaseListener(ServiceCore):
             self._around,
             self._assembler is not None,
             self._count["failed"],
+            operations.wire.decode_notification,
         )
         self._endings = Endings(
             reactor,
@@ -138,6 +147,8 @@ class BaseListener(ServiceCore):
             self._begin,
             self._drains,
             self._slots,
+            operations.wire.decode_notification,
+            self._remember if self._done is not None else None,
         )
         self._peer_settles = reactor.capabilities.acceptance == "peer"
         window = (
@@ -145,7 +156,10 @@ class BaseListener(ServiceCore):
             if self._peer_settles
             else max(2 * self._slots, self._batching[0] if self._batching is not None else 0)
         )
-        self._subscribe(self._sources, window, self._receive)
+        opener = operations.wire.opener("notifications")
+        self._subscribe(
+            self._sources, window, self._receive if opener is None else functools.partial(self._receive_closed, opener)
+        )
 
     def _hand_back(self, done: Callable[[], None]) -> None:
         rest = self._assembler.rest() if self._assembler is not None else []
@@ -181,6 +195,33 @@ class BaseListener(ServiceCore):
         return {**super().health(), "in_hand": len(self._tables.in_hand), "held": len(self._tables.held)}
 
     # Receiving; on the owner
+
+    def _receive_closed(self, opener: Opener, batch: Sequence[Delivery]) -> None:
+        readable, unreadable = opener(batch)
+        for delivery in unreadable:
+            self._count["received"]()
+            self._count["undecodable"]()
+            self._count["dropped"]()
+            _log.warning(
+                "%s: a notification of %d bytes is refused: it cannot be read", self._name(), len(delivery.body)
+            )
+        if unreadable:
+            self._reactor.settle(unreadable, Outcome.REJECT, reason="it cannot be read")
+        repeated = [delivery for delivery in readable if self._repeats(delivery)]
+        if repeated:
+            for _ in repeated:
+                self._count["received"]()
+                self._count["ignored"]()
+            self._reactor.settle(repeated, Outcome.ACCEPT)
+            readable = [delivery for delivery in readable if not self._repeats(delivery)]
+        self._receive(readable)
+
+    def _remember(self, delivery: Delivery) -> None:
+        if self._done is not None:
+            self._done.add(self.transport.wire.unique_id(delivery.body))
+
+    def _repeats(self, delivery: Delivery) -> bool:
+        return self._done is not None and self.transport.wire.unique_id(delivery.body) in self._done
 
     def _receive(self, batch: Sequence[Delivery]) -> None:
         taken: list[InHand] = []
@@ -330,16 +371,23 @@ class BaseListener(ServiceCore):
             self._endings.finish(item, todo)
 
 
-def _sources(targets: Any, pool: str) -> list[Source]:
+def _checked(targets: Any, pool: str) -> Sequence[Target]:
     if not isinstance(targets, Sequence) or not targets:
         raise ConfigError(
             'targets must be a list of at least one Target, for example [Target(topic="notifications")], '
             f"not {targets!r}"
         )
     Target(topic=pool)
-    sources = []
     for target in targets:
         if not isinstance(target, Target) or not target.topic:
             raise InvalidTarget(f"a listener's target needs a topic, not {target!r}")
-        sources.append(Source(SourceKind.POOLS, target.exchange or DEFAULT_EXCHANGE, target.topic, pool=pool))
+    return targets
+
+
+def _sources(targets: Sequence[Target], pool: str, levels: frozenset[str], wire: Wire) -> list[Source]:
+    sources = [
+        Source(SourceKind.POOLS, target.exchange or wire.exchange, topic, pool=pool)
+        for target in targets
+        for topic in wire.topics(target.topic or "", levels)
+    ]
     return list(dict.fromkeys(sources))

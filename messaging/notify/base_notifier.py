@@ -31,14 +31,14 @@ from messaging.errors import (
     Unsupported,
 )
 from messaging.message import CONTENT_TYPE, CORRELATION_ID, MESSAGE_ID, Outgoing, Route
-from messaging.notify.event import Event, level_name
+from messaging.notify.event import LEVELS, Event, level_name
 from messaging.notify.routing import Routing
 from messaging.notify.session import KIND, NotifySession, Sending
 from messaging.notify.sinks import Messaging, Noop, Sink, sinks_of
-from messaging.target import DEFAULT_EXCHANGE, Target
+from messaging.target import Target
 from messaging.transport import BaseTransport, check_transport
-from messaging.wire import native
-from messaging.wire.native import KEY_HEADER, LEVEL_HEADER, POOL_HEADER
+from messaging.wire.base import check_headers, with_headers
+from messaging.wire.native import KEY_HEADER, LEVEL_HEADER, POOL_HEADER, VERSION, Kind, Notification
 
 __all__ = ["OWN_HEADERS", "BaseNotifier", "Countdown", "NotifierAround", "OnError", "Sent"]
 
@@ -169,11 +169,15 @@ class BaseNotifier:
             raise ConfigError(
                 f"retry must be None (as the deadline allows) or a number of repeats from 0, not {options.retry!r}"
             )
-        _check_headers(options.headers)
+        self._check_headers(options.headers)
         self._options = options
         self._timeout = timeout_seconds(options.timeout, NOTIFY_TIMEOUT)
-        exchange = options.exchange or DEFAULT_EXCHANGE
-        self._routes = tuple((topic, Route.pools(exchange, topic)) for topic in dict.fromkeys(topics))
+        wire = self.transport.wire
+        exchange = options.exchange or wire.exchange
+        self._routes = {
+            level: tuple((topic, Route.pools(exchange, wire.topic(topic, level))) for topic in dict.fromkeys(topics))
+            for level in LEVELS
+        }
 
     def prepare(
         self,
@@ -223,7 +227,7 @@ class BaseNotifier:
             raise ConfigError(f"event_type must be a string that is not empty, not {event_type!r}")
         own = self._options.headers
         if headers:
-            _check_headers(headers)
+            self._check_headers(headers)
             own = {**own, **headers}
         context: Any = {} if ctxt is None else ctxt
         if self._serializer is not None:
@@ -240,9 +244,22 @@ class BaseNotifier:
             payload=payload,
             context=dict(context),
             timestamp=time.time(),
-            message_id=self._session().operations.next_id() if self._uses_transport else os.urandom(16).hex(),
+            message_id=self._new_id(),
             headers=dict(own),
         )
+
+    def _new_id(self) -> str:
+        if not self._uses_transport:
+            return os.urandom(16).hex()
+        return self.transport.wire.new_message_id() or self._session().operations.next_id()
+
+    def _check_headers(self, headers: Mapping[str, Any]) -> None:
+        for name in headers:
+            if not isinstance(name, str):
+                raise ConfigError(f"header names are strings, not {name!r}")
+            if name in OWN_HEADERS:
+                raise ConfigError(f"the header {name!r} is this library's own; choose another name")
+        check_headers(self.transport.wire, headers)
 
     def _session(self) -> NotifySession:
         transport = self.transport
@@ -272,10 +289,15 @@ class BaseNotifier:
                 wake()
                 return sent
         session = self._session()
+        wire = self.transport.wire
+        if key is not None and wire.context_headers is not None:
+            raise Unsupported(f"notifications on wire={wire.name} have no key, so key={key!r} cannot keep any order")
         deadline = session.operations.reactor.clock() + self._timeout
         retry = self._options.retry
-        arrived = wake if len(self._routes) == 1 else Countdown(len(self._routes), wake)
-        for topic, route in self._routes:
+        routes = self._routes[event.level]
+        arrived = wake if len(routes) == 1 else Countdown(len(routes), wake)
+        seal = wire.seal
+        for topic, route in routes:
             headers = {**event.headers, MESSAGE_ID: event.message_id, LEVEL_HEADER: event.level}
             if key is not None:
                 headers[KEY_HEADER] = key
@@ -290,21 +312,26 @@ class BaseNotifier:
                 retry=retry,
             )
             sent.sendings.append(sending)
-            session.start(sending, Outgoing(route, body, headers, sending, key=key, deadline=deadline), watched)
+            outgoing = Outgoing(route, body, headers, sending, key=key, deadline=deadline)
+            if seal is not None:
+                seal(outgoing)
+            session.start(sending, outgoing, watched)
         return sent
 
     def _encoded(self, event: Event[Any]) -> bytes:
+        wire = self.transport.wire
+        context = event.context if wire.context_headers is None else with_headers(wire, event.context, event.headers)
         try:
-            body = native.encode_unchecked(
-                native.Notification(
-                    native.VERSION,
-                    native.Kind.NOTIFICATION,
+            body = wire.encode_notification(
+                Notification(
+                    VERSION,
+                    Kind.NOTIFICATION,
                     0,
                     event.event_type,
                     event.publisher_id,
                     event.level,
                     event.timestamp,
-                    event.context,
+                    context,
                     event.payload,
                 )
             )
@@ -382,11 +409,3 @@ def _emit(sinks: Sequence[Sink], sent: Sent) -> None:
         except Exception as error:  # a sink is somebody else's code; its failure is a failed send
             error.add_note(f"raised by the sink {type(sink).__name__}")
             sent.errors.append(error)
-
-
-def _check_headers(headers: Mapping[str, Any]) -> None:
-    for name in headers:
-        if not isinstance(name, str):
-            raise ConfigError(f"header names are strings, not {name!r}")
-        if name in OWN_HEADERS:
-            raise ConfigError(f"the header {name!r} is this library's own; choose another name")

@@ -14,7 +14,7 @@ from messaging.errors import ConfigError
 from messaging.message import DEAD_ATTEMPT, DEAD_REASON, Delivery
 from messaging.notify.base_notifier import OWN_HEADERS, BaseNotifier, Countdown, Sent
 from messaging.notify.event import Event
-from messaging.notify.handling import decoded
+from messaging.notify.handling import Decode, decoded
 from messaging.notify.work import Letter
 
 __all__ = ["Burial", "DeadLetterSink", "burial_for"]
@@ -65,13 +65,14 @@ class _ByCoroutine(Burial):
 
 
 class _ByNotifier(Burial):
-    def __init__(self, notifier: BaseNotifier) -> None:
+    def __init__(self, notifier: BaseNotifier, decode: Decode) -> None:
         self._notifier = notifier
+        self._decode = decode
 
     def bury(self, event: Event[Any], delivery: Delivery, letter: Letter, done: Done) -> None:
         # As it came: the listener's serializer has made other values of it, which the notifier might not be able to
         # write.
-        plain = decoded(delivery, event.attempt)
+        plain = decoded(self._decode, delivery, event.attempt)
         own = {DEAD_REASON: letter.reason, DEAD_ATTEMPT: event.attempt}
         plain.headers = {name: value for name, value in plain.headers.items() if name not in OWN_HEADERS} | own
         outcome: list[Sent] = []
@@ -85,12 +86,12 @@ class _ByNotifier(Burial):
             steps()
 
 
-def burial_for(sink: DeadLetterSink | None) -> Burial | None:
-    """Return how to bury in what a user gave as `dead_letter=`. Raises ConfigError."""
+def burial_for(sink: DeadLetterSink | None, decode: Decode) -> Burial | None:
+    """Return how to bury in what a user gave as `dead_letter=`; `decode` reads what came. Raises ConfigError."""
     if sink is None:
         return None
     if isinstance(sink, BaseNotifier):
-        return _ByNotifier(sink)
+        return _ByNotifier(sink, decode)
     if not callable(sink):
         raise ConfigError(f"dead_letter must be a function of (event, reason, error) or a notifier, not {sink!r}")
     return _ByCoroutine(sink) if inspect.iscoroutinefunction(sink) else _ByFunction(sink)

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from messaging.errors import Closed, DecodeError
-from messaging.message import MESSAGE_ID, Outcome
+from messaging.message import MESSAGE_ID, Delivery, Outcome
 from messaging.notify.burial import Burial
-from messaging.notify.handling import decoded
+from messaging.notify.handling import Decode, decoded
 from messaging.notify.redelivery import Redelivery
 from messaging.notify.work import InHand, Lanes, Letter, Work
 from messaging.reactor import Reactor
@@ -91,7 +91,11 @@ class Endings:
         begin: Callable[[list[Work]], None],
         draining: Callable[[], bool],
         held_limit: int,
+        decode: Decode,
+        remember: Callable[[Delivery], None] | None = None,
     ) -> None:
+        self._decode = decode
+        self._remember = remember
         self._reactor = reactor
         self._name = name
         self._tables = tables
@@ -110,6 +114,8 @@ class Endings:
         if item.failure is not None:
             self._failed(item, item.failure, todo)
         else:
+            if self._remember is not None:
+                self._remember(item.delivery)
             self._accept(item)
             self.end(item, "handled" if item.wanted else "ignored", todo)
 
@@ -238,7 +244,7 @@ class Endings:
         event = item.event
         if event is None:
             try:
-                event = item.event = decoded(item.delivery, item.attempt)
+                event = item.event = decoded(self._decode, item.delivery, item.attempt)
             except DecodeError:
                 # There is no event to give to anybody.
                 self._dispose(item, letter.reason, todo)

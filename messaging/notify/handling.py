@@ -21,9 +21,9 @@ from messaging.notify.context import CurrentEvent, running_event
 from messaging.notify.dispatcher import Dispatcher, Handler
 from messaging.notify.event import LEVELS, REQUEUE, Event, Reject, Retry
 from messaging.notify.work import InHand, Step, Work
-from messaging.wire import native
+from messaging.wire.native import Notification
 
-__all__ = ["Handling", "ListenerAround", "decoded"]
+__all__ = ["Decode", "Handling", "ListenerAround", "decoded"]
 
 _log = logging.getLogger(__name__)
 
@@ -33,11 +33,15 @@ sessions.
 """
 
 
-def decoded(delivery: Delivery, attempt: int) -> Event[Any]:
+Decode = Callable[[bytes], Notification]
+"""How the wire format of a transport reads the body of a notification."""
+
+
+def decoded(decode: Decode, delivery: Delivery, attempt: int) -> Event[Any]:
     """Read a delivery as it came, without a serializer. Raises DecodeError."""
-    body = native.decode(delivery.body)
-    if type(body) is not native.Notification or body.level not in LEVELS:
-        raise DecodeError("not a notification")
+    body = decode(delivery.body)
+    if body.level not in LEVELS:
+        raise DecodeError(f"a notification of level {body.level!r}, which is none")
     message_id = delivery.headers.get(MESSAGE_ID, "")
     return Event(
         event_type=body.event_type,
@@ -64,7 +68,9 @@ class Handling:
         around: Sequence[ListenerAround],
         in_batches: bool,
         failed: Callable[[], object],
+        decode: Decode,
     ) -> None:
+        self._decode = decode
         self._dispatcher = dispatcher
         self._name = name
         self._serializer = serializer
@@ -94,7 +100,7 @@ class Handling:
             work.current = CurrentEvent([item.event for item in alive if item.event], [item.delivery for item in alive])
 
     def _event(self, item: InHand) -> Event[Any]:
-        event = decoded(item.delivery, item.attempt)
+        event = decoded(self._decode, item.delivery, item.attempt)
         if self._serializer is not None:
             event.context = self._serializer.deserialize_context(event.context)
             event.payload = self._serializer.deserialize_entity(event.context, event.payload)

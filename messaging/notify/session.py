@@ -93,7 +93,13 @@ class Sending(Operation, kw_only=True):
             return
         before = self.outgoing
         self.outgoing = Outgoing(
-            before.route, before.body, before.headers, self, key=before.key, deadline=before.deadline
+            before.route,
+            before.body,
+            before.headers,
+            self,
+            key=before.key,
+            deadline=before.deadline,
+            encode=before.encode,
         )
         operations.reactor.publish(self.outgoing)
 

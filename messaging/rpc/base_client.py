@@ -32,10 +32,10 @@ from messaging.message import MESSAGE_ID, Delivery, Outgoing, Route
 from messaging.rpc import faults
 from messaging.rpc.dispatcher import exposure_of
 from messaging.rpc.session import Call, CallPolicy, Cast, Request, RpcSession
-from messaging.target import DEFAULT_EXCHANGE, Target, check_target, version_compatible
+from messaging.target import Target, check_target, version_compatible
 from messaging.transport import BaseTransport, check_transport
-from messaging.wire import native
-from messaging.wire.native import VERSION, RequestBody
+from messaging.wire.base import Wire, check_headers, with_headers
+from messaging.wire.native import VERSION, Failure, RequestBody
 
 __all__ = ["BaseClient", "ClientAround", "Kind", "Operation"]
 
@@ -86,25 +86,32 @@ class _Plan:
         "cast_kind",
         "cast_route",
         "cast_timeout",
+        "confirms_calls",
+        "encode",
         "interval",
         "namespace",
         "policy",
         "route",
+        "seal",
         "store",
         "unusual",
         "version",
     )
 
-    def __init__(self, target: Target, options: _Options, unusual: bool) -> None:
-        exchange = target.exchange or DEFAULT_EXCHANGE
+    def __init__(self, target: Target, options: _Options, unusual: bool, wire: Wire) -> None:
+        exchange = target.exchange or wire.exchange
         topic = target.topic or ""
         self.route = Route.one(exchange, topic, target.server) if target.server else Route.any(exchange, topic)
         self.cast_route = Route.all(exchange, topic) if target.fanout else self.route
         self.cast_kind: Literal["cast", "fanout"] = "fanout" if target.fanout else "cast"
         self.call_timeout = timeout_seconds(options.timeout, CALL_TIMEOUT)
         self.cast_timeout = timeout_seconds(options.timeout, CAST_TIMEOUT)
-        silence = 3.0 if options.call_monitor_timeout is None else options.call_monitor_timeout
-        self.interval = silence / 3
+        silence = wire.silence if options.call_monitor_timeout is None else options.call_monitor_timeout
+        self.interval = wire.interval(silence)
+        self.confirms_calls = bool(silence) and not wire.tells_acceptance
+        """Whether being taken by the broker is the only news of a call before its first sign of life."""
+        self.encode = wire.encode_request
+        self.seal = wire.seal
         self.policy = CallPolicy(options.retry, options.idempotent, options.wait_for_ready, silence)
         self.store = options.store
         self.namespace = target.namespace
@@ -170,9 +177,14 @@ class BaseClient:
             raise ConfigError(
                 f"retry must be None (as the deadline allows) or a number of repeats from 0, not {options.retry!r}"
             )
-        if options.call_monitor_timeout is not None and options.call_monitor_timeout < 0:
-            raise ConfigError(
-                f"call_monitor_timeout must be seconds, or 0 for none, not {options.call_monitor_timeout!r}"
+        wire = self.transport.wire
+        silence = options.call_monitor_timeout
+        if silence is not None and silence < 0:
+            raise ConfigError(f"call_monitor_timeout must be seconds, or 0 for none, not {silence!r}")
+        if silence and silence < wire.least_silence:
+            raise Unsupported(
+                f"servers on wire={wire.name} give no signs of life for a call_monitor_timeout under "
+                f"{wire.least_silence:g} s, so it cannot be {silence!r}"
             )
         if options.store:
             if not 0 < options.store <= _STORE_LIMIT:
@@ -181,14 +193,17 @@ class BaseClient:
                 )
             if not self.transport.capabilities.storage:
                 raise Unsupported(f"{self.transport.url.scheme}:// stores nothing, so store= cannot be kept")
+            if not wire.has_mailboxes:
+                raise Unsupported(f"servers on wire={wire.name} have no mailboxes, so store= cannot be kept")
             if not target.server:
                 raise InvalidTarget("store= keeps a message for one server: prepare(server=…, store=…)")
         for header in options.headers:
             if not isinstance(header, str):
                 raise ConfigError(f"header names are strings, not {header!r}")
+        check_headers(wire, options.headers)
         self.target = target
         self._options = options
-        self._plan = _Plan(target, options, self._serializer is not None)
+        self._plan = _Plan(target, options, self._serializer is not None, wire)
 
     def prepare(
         self,
@@ -353,8 +368,9 @@ class BaseClient:
         headers: dict[str, Any] = {MESSAGE_ID: request.id}
         if plan.unusual or operation is not None:
             args = self._complete(headers, args, ctxt, operation)
+            context = with_headers(self.transport.wire, context, headers)
         try:
-            body = native.encode_unchecked(
+            body = plan.encode(
                 RequestBody(VERSION, code, 0, name, plan.namespace, plan.version, context, args, plan.interval)
             )
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -368,20 +384,20 @@ class BaseClient:
                 f"{session.operations.reactor.capabilities.max_body}"
             )
         is_call = code == 1
-        session.start(
+        outgoing = Outgoing(
+            route,
+            body,
+            headers,
             request,
-            Outgoing(
-                route,
-                body,
-                headers,
-                request,
-                reply_to=is_call,
-                budget=is_call,
-                deadline=deadline,
-                confirm=not is_call,
-                store=plan.store,
-            ),
+            reply_to=is_call,
+            budget=is_call,
+            deadline=deadline,
+            confirm=not is_call or plan.confirms_calls,
+            store=plan.store,
         )
+        if plan.seal is not None:
+            plan.seal(outgoing)
+        session.start(request, outgoing)
         return request
 
     def _complete(
@@ -395,6 +411,7 @@ class BaseClient:
             )
         headers.update(self._options.headers)
         if operation is not None:
+            check_headers(self.transport.wire, operation.headers)
             headers.update(operation.headers)
         if self._serializer is None:
             return args
@@ -415,8 +432,8 @@ class BaseClient:
         delivery = request.value
         if type(delivery) is not Delivery:
             return delivery if request.kind == "fanout" else None
-        reply = native.decode_reply(delivery.body)
-        if isinstance(reply, native.Failure):
+        reply = request.session.decode_reply(delivery.body)
+        if isinstance(reply, Failure):
             declared = self._declared
             exposed = None if isinstance(method, str) else exposure_of(method)
             if exposed is not None and exposed.raises:

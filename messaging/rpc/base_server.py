@@ -44,8 +44,11 @@ from messaging.rpc.dispatcher import EXPOSED, AccessPolicy, Dispatcher, checked
 from messaging.rpc.invocation import Around, Invocation, Invoker
 from messaging.rpc.monitor import InHand, Monitor
 from messaging.rpc.session import RpcSession
-from messaging.target import DEFAULT_EXCHANGE, Target, check_target
+from messaging.target import Target, check_target
 from messaging.transport import BaseTransport
+from messaging.wire.base import Opener
+from messaging.wire.native import Ping
+from messaging.wire.recent import RecentIds
 
 if TYPE_CHECKING:
     pass
@@ -56,7 +59,17 @@ _log = logging.getLogger(__name__)
 
 _REPLY_LIFE = 60.0
 """Seconds for which an answer is worth delivering when the request carried no budget."""
-_COUNTS = ("received", "answered", "done", "failed", "expired", "busy", "duplicates", "undelivered_replies")
+_COUNTS = (
+    "received",
+    "answered",
+    "done",
+    "failed",
+    "expired",
+    "busy",
+    "duplicates",
+    "undecodable",
+    "undelivered_replies",
+)
 _MOST_ROUTES = 10_000
 """Callers whose reply routes are remembered."""
 
@@ -75,17 +88,17 @@ class _ReplyNews(Token):
             _log.debug("an answer could not be delivered: %s", error)
 
 
-class Ping:
-    """The built-in endpoint: `client.ping()` asks it. Namespace "messaging", version 1.0."""
+class PingEndpoint:
+    """The built-in endpoint: `client.ping()` asks it, by the name that the wire format has for it. Version 1.0."""
 
-    target = Target(namespace="messaging", version="1.0")
+    def __init__(self, server: str, asked: Ping) -> None:
+        self._answer = asked.answer or server
+        self.target = Target(namespace=asked.namespace, version="1.0")
+        self.method = asked.method
+        setattr(self, asked.method, self._pong)
 
-    def __init__(self, server: str) -> None:
-        self._server = server
-
-    def ping(self, ctxt: dict[str, Any]) -> str:
-        """Return the server's name."""
-        return self._server
+    def _pong(self, ctxt: dict[str, Any]) -> str:
+        return self._answer
 
 
 class ServerCore(ServiceCore):
@@ -114,7 +127,8 @@ class ServerCore(ServiceCore):
         capabilities = transport.capabilities
         if not capabilities.rpc:
             raise Unsupported(f"{transport.url.scheme}:// carries notifications only; use another transport for RPC")
-        self._dispatcher = Dispatcher([*checked(endpoints), Ping(target.server)], _with_ping(access), serializer)
+        ping = PingEndpoint(target.server, transport.wire.ping)
+        self._dispatcher = Dispatcher([*checked(endpoints), ping], _with_ping(access), serializer)
         late = [method.name for method in self._dispatcher.methods if method.delivery == "at_least_once"]
         if late and capabilities.redelivers == "none":
             raise Unsupported(
@@ -127,13 +141,15 @@ class ServerCore(ServiceCore):
         self._traces = traces
         self._inbox = inbox
         self._any_async = any(method.is_async for method in self._dispatcher.methods)
-        exchange = target.exchange or DEFAULT_EXCHANGE
+        exchange = target.exchange or transport.wire.exchange
         self._sources = [
             Source(SourceKind.ANY, exchange, target.topic, target.server),
             Source(SourceKind.ONE, exchange, target.topic, target.server),
         ]
         if capabilities.fanout != "none":
             self._sources.append(Source(SourceKind.ALL, exchange, target.topic, target.server))
+        self._begun = RecentIds(transport.wire.remembers) if transport.wire.remembers else None
+        """Set where senders repeat messages: their repetitions are dropped."""
         self._waiting: deque[InHand] = deque()
         self._routes: dict[str, Route] = {}
         self._session: RpcSession
@@ -148,7 +164,7 @@ class ServerCore(ServiceCore):
         operations = self._begin_start(on_started)
         reactor = operations.reactor
         self._session = self.transport.attached(self._role, RpcSession)
-        self._monitor = Monitor(reactor, self.target.server or "", lambda: self._session.address)
+        self._monitor = Monitor(reactor, self.target.server or "", lambda: self._session.address, operations.wire)
         counters = operations.counters
         self._count = {name: counters.tally(f"server.{name}") for name in _COUNTS}
         self._invoker = Invoker(
@@ -160,13 +176,19 @@ class ServerCore(ServiceCore):
             self._traces,
             self._count,
             lambda: reactor.capabilities.max_body,
+            operations.wire,
         )
         self._news = _ReplyNews(self._count["undelivered_replies"].add)
         self._session.add_control(self)
         self._peer_settles = reactor.capabilities.acceptance == "peer"
         window = self._inbox if self._peer_settles else self._slots * 2
         receive = self._receive_for_peer if self._peer_settles else self._receive_for_backend
-        self._subscribe(self._sources, window, receive)
+        opener = operations.wire.opener("requests")
+        self._subscribe(
+            self._sources,
+            window,
+            receive if opener is None else functools.partial(self._receive_closed, opener, receive),
+        )
 
     def _hand_back(self, done: Callable[[], None]) -> None:
         """Give back what was not started; owner only."""
@@ -208,9 +230,21 @@ class ServerCore(ServiceCore):
             self._count["received"].add()
         return InHand(delivery, id)
 
+    def _receive_closed(
+        self, opener: Opener, receive: Callable[[Sequence[Delivery]], None], batch: Sequence[Delivery]
+    ) -> None:
+        readable, unreadable = opener(batch)
+        if unreadable:
+            # Who sent it cannot be read either, so nobody is told.
+            for _ in unreadable:
+                self._count["undecodable"].add()
+            _log.warning("%s: %d requests are refused: they cannot be read", self._name(), len(unreadable))
+            self._reactor.settle(unreadable, Outcome.REJECT, reason="it cannot be read")
+        receive(readable)
+
     def _repeated(self, item: InHand) -> bool:
-        """Whether the same request is in hand already: then its one answer serves both."""
-        if item.id not in self._monitor.in_hand:
+        """Whether the same request is in hand already: then its one answer serves both. Or was, where that counts."""
+        if item.id not in self._monitor.in_hand and (self._begun is None or item.id not in self._begun):
             return False
         self._count["duplicates"].add()
         return True
@@ -282,6 +316,8 @@ class ServerCore(ServiceCore):
     def _settled(self, started: dict[int, InHand], delivery: Delivery, error: Exception | None) -> None:
         item = started[id(delivery)]
         if error is None:
+            if self._begun is not None:
+                self._begun.add(item.id)
             self._start([item])
         else:
             # It stays unsettled, so it comes again, here or elsewhere.
@@ -386,4 +422,6 @@ class ServerCore(ServiceCore):
 
 
 def _with_ping(access: AccessPolicy) -> AccessPolicy:
-    return lambda endpoint, method: method == "ping" if isinstance(endpoint, Ping) else access(endpoint, method)
+    return lambda endpoint, method: (
+        method == endpoint.method if isinstance(endpoint, PingEndpoint) else access(endpoint, method)
+    )

@@ -110,7 +110,8 @@ class Client(BaseClient):
 
     def ping(self, timeout: float = 5.0) -> str:
         """Ask a server (or the prepared one) for its name: a round trip through its handlers."""
-        return cast("str", self.prepare(namespace="messaging", version="1.0", timeout=timeout).call(None, "ping"))
+        namespace, method, _ = self.transport.wire.ping
+        return cast("str", self.prepare(namespace=namespace, version="1.0", timeout=timeout).call(None, method))
 
     def pipeline(self) -> Pipeline:
         """Return a block in which many operations are sent without waiting; leaving it waits for every outcome.

@@ -126,7 +126,7 @@ def checked(endpoints: object) -> Sequence[Any]:
 class Signature:
     """The arguments of a method: how to check, convert and pass them. Thread-safe."""
 
-    __slots__ = ("_decoder", "_fields", "_keywords", "_optional", "_untyped", "names", "result")
+    __slots__ = ("_decoder", "_fields", "_keywords", "_optional", "_struct", "_untyped", "names", "result")
 
     def __init__(self, function: Callable[..., Any], where: str) -> None:
         try:
@@ -172,9 +172,10 @@ class Signature:
         untyped = all(annotation is Any for _, annotation, *_ in fields)
         self._untyped = frozenset(self._fields) if untyped and not self._optional and not self._keywords else None
         # A method that takes **keywords decodes to a dict, and only its named arguments are converted.
-        self._decoder = msgspec.msgpack.Decoder(
-            msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=not self._keywords, gc=False)
+        self._struct = msgspec.defstruct(
+            "Arguments", fields, kw_only=True, forbid_unknown_fields=not self._keywords, gc=False
         )
+        self._decoder = msgspec.msgpack.Decoder(self._struct)
 
     def decode(self, raw: msgspec.Raw) -> dict[str, Any]:
         """Decode the arguments of a request. Raises BadArguments, naming the one that does not fit."""
@@ -184,18 +185,30 @@ class Signature:
                 if type(plain) is dict and plain.keys() == self._untyped:
                     return plain
                 # Something is wrong with the names; the other way says what.
-            values = self._decoder.decode(raw)
-            arguments = {name: getattr(values, name) for name in self._fields}
-            if self._optional:
-                arguments = {name: value for name, value in arguments.items() if value is not msgspec.UNSET}
-            if self._keywords:
-                arguments = {**msgspec.msgpack.decode(raw), **arguments}
-            return arguments
+            arguments = self._named(self._decoder.decode(raw))
+            return {**msgspec.msgpack.decode(raw), **arguments} if self._keywords else arguments
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            takes = ", ".join(self._fields) or "none"
-            raise BadArguments(
-                f"{_plain(error)}; the method takes: {takes}{' and any other' if self._keywords else ''}"
-            ) from error
+            raise self._misfit(error) from error
+
+    def convert(self, plain: dict[str, Any]) -> dict[str, Any]:
+        """The same for arguments that came as text and are plain values already, where all keys are strings."""
+        if plain.keys() == self._untyped:
+            return plain
+        try:
+            arguments = self._named(msgspec.convert(plain, self._struct, str_keys=True))
+            return {**plain, **arguments} if self._keywords else arguments
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise self._misfit(error) from error
+
+    def _named(self, values: Any) -> dict[str, Any]:
+        arguments = {name: getattr(values, name) for name in self._fields}
+        if self._optional:
+            arguments = {name: value for name, value in arguments.items() if value is not msgspec.UNSET}
+        return arguments
+
+    def _misfit(self, error: Exception) -> BadArguments:
+        takes = ", ".join(self._fields) or "none"
+        return BadArguments(f"{_plain(error)}; the method takes: {takes}{' and any other' if self._keywords else ''}")
 
 
 def _can_or(annotation: Any) -> bool:
@@ -246,12 +259,12 @@ class Method:
         self.serializer = serializer
         self.signature = Signature(self.function, f"{type(endpoint).__name__}.{name}")
 
-    def arguments(self, raw: msgspec.Raw, context: Any) -> dict[str, Any]:
+    def arguments(self, raw: msgspec.Raw | dict[str, Any], context: Any) -> dict[str, Any]:
         """Return the keyword arguments for the function. Raises BadArguments."""
         if self.serializer is None:
-            return self.signature.decode(raw)
+            return self.signature.convert(raw) if isinstance(raw, dict) else self.signature.decode(raw)
         try:
-            values = msgspec.msgpack.decode(raw)
+            values = raw if isinstance(raw, dict) else msgspec.msgpack.decode(raw)
         except msgspec.DecodeError as error:
             raise BadArguments(str(error)) from error
         if not isinstance(values, dict):

@@ -22,8 +22,8 @@ from messaging.rpc import faults
 from messaging.rpc.context import CurrentRequest, running_request
 from messaging.rpc.dispatcher import Dispatcher, Method
 from messaging.rpc.monitor import InHand
-from messaging.wire import native
-from messaging.wire.native import Kind
+from messaging.wire.base import Wire
+from messaging.wire.native import VERSION, Kind, Result
 
 __all__ = ["Around", "Invocation", "Invoker"]
 
@@ -64,7 +64,10 @@ class Invoker:
         traces: bool,
         count: Mapping[str, Tally],
         largest: Callable[[], int],
+        wire: Wire,
     ) -> None:
+        self._wire = wire
+        self._decode_request = wire.decode_request
         self._dispatcher = dispatcher
         self._name = name
         self._server = server
@@ -79,7 +82,7 @@ class Invoker:
     def settles_late(self, item: InHand) -> bool:
         """Whether a request is for a method that is settled after it has returned."""
         try:
-            request = native.decode_request(item.delivery.body)
+            request = self._decode_request(item.delivery.body)
             method = self._dispatcher.find(request.namespace, request.interface, request.method)
         except Exception:
             # What is wrong with it is told when it runs.
@@ -91,7 +94,7 @@ class Invoker:
         delivery = item.delivery
         method: Method | None = None
         try:
-            request = native.decode_request(delivery.body)
+            request = self._decode_request(delivery.body)
             item.interval = request.monitor
             method = self._dispatcher.find(request.namespace, request.interface, request.method)
             if delivery.redelivered and method.delivery == "strict":
@@ -158,7 +161,7 @@ class Invoker:
         try:
             if self._serializer is not None:
                 value = self._serializer.serialize_entity(invocation.context, value)
-            body = native.encode(native.Result(native.VERSION, Kind.RESULT, 0, value, self._server))
+            body = self._wire.encode_answer(Result(VERSION, Kind.RESULT, 0, value, self._server), item.delivery.body)
         except EncodeError as error:
             told = EncodeError(
                 f"the result of {method.name}, of type {type(value).__name__}, cannot be sent: {error}; "
@@ -194,7 +197,8 @@ class Invoker:
         elif not code and isinstance(error, DecodeError):
             code = "decode"
         failure = faults.failure_from(error, declared=declared, code=code, server=self._server, with_trace=self._traces)
-        body = native.encode(failure)
+        body = self._wire.encode_answer(failure, item.delivery.body, error)
         if len(body) > self._largest():
-            body = native.encode(msgspec.structs.replace(failure, text=failure.text[:_SHORT], trace="", args=None))
+            shorter = msgspec.structs.replace(failure, text=failure.text[:_SHORT], trace="", args=None)
+            body = self._wire.encode_answer(shorter, item.delivery.body)
         return body

@@ -18,8 +18,7 @@ from messaging.errors import MessagingError
 from messaging.message import CORRELATION_ID, Delivery, Outcome, Outgoing, Route, by_source
 from messaging.reactor import Reactor
 from messaging.rpc.context import CurrentRequest
-from messaging.wire import native
-from messaging.wire.native import Kind
+from messaging.wire.base import Wire
 
 if TYPE_CHECKING:
     from messaging.coroutines import CoroutineJob
@@ -58,8 +57,9 @@ class InHand:
 class Monitor:
     """The calls that one server has in hand. `add` and the timers run on the owner, `answered` on any thread."""
 
-    def __init__(self, reactor: Reactor, server: str, own_address: Callable[[], str]) -> None:
+    def __init__(self, reactor: Reactor, server: str, own_address: Callable[[], str], wire: Wire) -> None:
         self._reactor = reactor
+        self._wire = wire
         self._server = server
         self._own_address = own_address
         self._fresh: dict[str, InHand] = {}
@@ -126,22 +126,29 @@ class Monitor:
             self._reactor.call_later(ACCEPT_AFTER, self._accept_late)
 
     def _announce(self, item: InHand) -> None:
-        body = native.encode(native.Accepted(native.VERSION, Kind.ACCEPTED, 0, self._own_address(), self._server))
-        self._send(item.reply_to, body, {CORRELATION_ID: item.id})
+        body = self._wire.encode_accepted(self._own_address(), self._server)
+        if body is not None:
+            self._send(item.reply_to, body, {CORRELATION_ID: item.id})
 
     def _shortest(self) -> float:
-        intervals = [item.interval for item in list(self._accepted.values()) if item.interval > 0]
+        intervals = [interval for item in list(self._accepted.values()) if (interval := self._interval(item)) > 0]
         return max(0.05, min(intervals, default=1.0))
+
+    def _interval(self, item: InHand) -> float:
+        """Before a request is read, nobody knows whether its caller wants signs of life; some wires break on them."""
+        return item.interval if item.request is not None or self._wire.tells_acceptance else 0.0
 
     def _give_signs(self) -> None:
         now = self._reactor.clock()
         due: dict[str, list[str]] = {}
         for item in list(self._accepted.values()):
-            if item.interval > 0 and item.next_sign <= now + 0.02:
-                item.next_sign = now + item.interval
+            interval = self._interval(item)
+            if interval > 0 and item.next_sign <= now + 0.02:
+                item.next_sign = now + interval
                 due.setdefault(item.reply_to, []).append(item.id)
         for address, ids in due.items():
-            self._send(address, native.encode(native.Alive(native.VERSION, Kind.ALIVE, 0, ids, self._server)), {})
+            for body in self._wire.encode_alive(ids, self._server):
+                self._send(address, body, {})
         self._signing = bool(self._accepted)
         if self._signing:
             self._reactor.call_later(self._shortest(), self._give_signs)

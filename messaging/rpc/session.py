@@ -8,6 +8,7 @@ caller's own thread decodes them.
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -18,7 +19,7 @@ from messaging.message import CORRELATION_ID, MESSAGE_ID, Delivery, Outgoing, Ro
 from messaging.operations import Operations
 from messaging.pending import Operation, deadline_error
 from messaging.target import Target
-from messaging.wire import native
+from messaging.wire.base import Opener
 from messaging.wire.native import Kind
 
 __all__ = ["Call", "CallPolicy", "Cast", "Fanout", "RpcSession"]
@@ -149,6 +150,7 @@ class Request(Operation, kw_only=True):
             deadline=previous.deadline,
             store=previous.store,
             confirm=previous.confirm,
+            encode=previous.encode,
         )
         self.session.operations.reactor.publish(self.outgoing)
 
@@ -178,7 +180,7 @@ class Call(Request, kw_only=True):
 
     def progressed(self, stage: Stage | None, taker: Any) -> None:
         """A server has it: from now on it is expected to give signs of life."""
-        if stage is Stage.TAKEN and self.session.operations.reactor.capabilities.acceptance == "peer":
+        if stage is Stage.TAKEN and self.session.taken_is_accepted():
             self.session.accepted(self)
 
     def abandoned(self) -> None:
@@ -201,8 +203,13 @@ class RpcSession:
         self._subscribed_at = 0.0
         """Since when answers have been able to reach this side, without a gap."""
         self._watch_due = 0.0
+        wire = operations.wire
+        self._kind_of = wire.kind_of
+        self.decode_reply = wire.decode_reply
+        opener = wire.opener("answers")
+        take_in = self._on_replies if opener is None else functools.partial(self._on_closed_replies, opener)
         operations.reactor.on_peer = self._peer_lost
-        operations.reactor.subscribe(Source.reply(), REPLY_WINDOW, self._on_replies, self._on_reply_source)
+        operations.reactor.subscribe(Source.reply(), REPLY_WINDOW, take_in, self._on_reply_source)
 
     def start(self, request: Request, outgoing: Outgoing) -> None:
         """Register and send; any thread."""
@@ -230,7 +237,9 @@ class RpcSession:
         address = call.address or call.outgoing.taker
         if not address or self.operations.reactor.finished:
             return
-        body = native.encode(native.Cancel(native.VERSION, Kind.CANCEL, 0, [call.id]))
+        body = self.operations.wire.encode_cancel([call.id])
+        if body is None:
+            return
         deadline = self.operations.reactor.clock() + CANCEL_LIFE
         try:
             self.operations.reactor.publish(Outgoing(Route.reply(address), body, {}, deadline=deadline, confirm=False))
@@ -256,10 +265,24 @@ class RpcSession:
         if error is not None and not self.operations.reactor.finished:
             _log.warning("answers cannot be received: %s", error)
 
+    def taken_is_accepted(self) -> bool:
+        """Whether a call that was taken is in the hands of a server, or will never be told to be."""
+        operations = self.operations
+        return operations.reactor.capabilities.acceptance == "peer" or not operations.wire.tells_acceptance
+
+    def _on_closed_replies(self, opener: Opener, batch: Sequence[Delivery]) -> None:
+        readable, unreadable = opener(batch)
+        if unreadable:
+            for _ in unreadable:
+                self.operations.counters.add("undecodable")
+            _log.debug("%d messages to the reply address were dropped: they cannot be read", len(unreadable))
+        self._on_replies(readable)
+
     def _on_replies(self, batch: Sequence[Delivery]) -> None:
         take = self.operations.pending.take
+        kind_of = self._kind_of
         for delivery in batch:
-            kind = native.kind_of(delivery.body)
+            kind = kind_of(delivery.body)
             if kind == Kind.RESULT or kind == Kind.FAILURE:
                 call = take(delivery.headers.get(CORRELATION_ID, ""), None)
                 if call is None:
@@ -276,7 +299,7 @@ class RpcSession:
 
     def _on_control(self, kind: int, delivery: Delivery) -> None:
         try:
-            message = native.decode(delivery.body)
+            message = self.operations.wire.decode_control(delivery.body)
         except DecodeError as error:
             self.operations.counters.add("undecodable")
             _log.debug("a message to the reply address was dropped: %s", error)
