@@ -1,0 +1,7 @@
+"""`python -m messaging.drivers.amqp1`: what the installed proton can do, and the cure for what it cannot."""
+
+import sys
+
+from messaging.drivers.amqp1.installed import report
+
+sys.stdout.write(f"{report()}\n")

@@ -1,0 +1,176 @@
+"""A message as bytes: AMQP 1.0's sections, written and read. Pure; golden bytes are in the tests.
+
+What is the same for all messages to one address is encoded once and kept as a `Prefix`; per message there are the ids,
+the time to live and the body. proton's own encoder starts at 16 bytes and doubles until the message fits, which takes
+14 us where this takes 0.7.
+
+The body is one data section, which every peer hands on as it is. The remaining budget is the header's ttl, so a broker
+expires by it what nobody waits for any more, and the receiver reads it from there.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import Any, NamedTuple
+
+from messaging.drivers.amqp1.types import encode_string, encode_symbol, encode_value, read_value
+from messaging.errors import EncodeError
+from messaging.message import CONTENT_TYPE, CORRELATION_ID, MESSAGE_ID, PRIORITY
+
+__all__ = ["ATTEMPT", "DELAY_ANNOTATION", "Decoded", "Prefix", "Undecodable", "decode_message", "encode_message"]
+
+ATTEMPT = "x-messaging-attempt"
+"""Property of a copy that was made for another attempt: which one it is, counted from 1."""
+DELAY_ANNOTATION = "x-opt-delivery-delay"
+"""Message annotation, in ms: do not deliver before."""
+
+_MAX_TTL = 2**32 - 1
+_OURS = frozenset({MESSAGE_ID, CORRELATION_ID, CONTENT_TYPE, PRIORITY})
+_pack = struct.Struct(">I").pack
+_pack_list = struct.Struct(">II").pack
+_UNREADABLE = (ValueError, IndexError, KeyError, TypeError, struct.error, RecursionError)
+
+
+class Undecodable(Exception):
+    """Bytes that are no message, or a message that carries no bytes."""
+
+
+class Prefix(NamedTuple):
+    """What all messages to one address have in common, encoded."""
+
+    annotations: bytes
+    """The section of message annotations, or nothing."""
+    to: bytes
+    """The properties between message-id and reply-to: user-id, to, subject."""
+
+
+def make_prefix(to: str | None, annotations: dict[str, bytes] | None = None) -> Prefix:
+    """Encode what all messages to `to` have in common; the values of the annotations are encoded already."""
+    section = _map_section(0x72, [encode_symbol(name) + value for name, value in (annotations or {}).items()])
+    return Prefix(section, b"\x40%b\x40" % (encode_string(to) if to is not None else b"\x40"))
+
+
+def _map_section(code: int, pairs: list[bytes]) -> bytes:
+    if not pairs:
+        return b""
+    body = b"".join(pairs)
+    return b"\x00\x53%c\xd1%b%b" % (code, _pack_list(len(body) + 4, 2 * len(pairs)), body)
+
+
+def encode_message(
+    prefix: Prefix, body: bytes, headers: dict[str, Any], reply_to: bytes, durable: bool, ttl: float | None
+) -> bytes:
+    """Encode a message. `reply_to` is an encoded string or null; `ttl` in seconds, rounded up to whole ms.
+
+    Raises EncodeError for headers that cannot be written, by name.
+    """
+    message_id = correlation_id = kind = b"\x40"
+    priority = b"\x40"
+    pairs: list[bytes] = []
+    for name, value in headers.items():
+        try:
+            if name == MESSAGE_ID:
+                message_id = encode_string(value)
+            elif name == CORRELATION_ID:
+                correlation_id = encode_string(value)
+            elif name == CONTENT_TYPE:
+                kind = encode_symbol(value)
+            elif name == PRIORITY:
+                priority = b"\x50%c" % value
+            else:
+                pairs.append(encode_string(name) + encode_value(value))
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise EncodeError(f"the header {name!r} cannot be written: {error}") from error
+    lives = b"\x40" if ttl is None else b"\x70" + _pack(min(_MAX_TTL, max(1, math.ceil(ttl * 1000))))
+    header = (b"\x41" if durable else b"\x42") + priority + lives
+    fields = b"%b%b%b%b%b" % (message_id, prefix.to, reply_to, correlation_id, kind)
+    size = len(body)
+    return b"\x00\x53\x70\xc0%c\x03%b%b\x00\x53\x73\xd0%b%b%b\x00\x53\x75%b%b" % (
+        len(header) + 1,
+        header,
+        prefix.annotations,
+        _pack_list(len(fields) + 4, 7),
+        fields,
+        _map_section(0x74, pairs) if pairs else b"",
+        b"\xa0%c" % size if size < 256 else b"\xb0" + _pack(size),
+        body,
+    )
+
+
+class Decoded(NamedTuple):
+    """A message that was read."""
+
+    body: bytes
+    headers: dict[str, Any]
+    reply_to: str
+    ttl: float | None
+    """Seconds."""
+    deliveries: int
+    """How often it was delivered before, as far as the peer counts."""
+    redelivered: bool
+
+
+def decode_message(data: bytes) -> Decoded:
+    """Read a message. Raises Undecodable, whatever the bytes are."""
+    try:
+        return _decode(data)
+    except _UNREADABLE as error:
+        raise Undecodable(f"{type(error).__name__}: {error}") from error
+
+
+def _decode(data: bytes) -> Decoded:
+    at = 0
+    end = len(data)
+    header: list[Any] = []
+    properties: list[Any] = []
+    headers: dict[str, Any] = {}
+    parts: list[bytes] = []
+    while at < end:
+        if data[at] != 0x00:
+            raise ValueError("a section without its descriptor")
+        code, at = read_value(data, at + 1)
+        value, at = read_value(data, at)
+        if code == 0x75 or code == "amqp:data:binary":
+            parts.append(value)
+        elif code == 0x73:
+            properties = value
+        elif code == 0x70:
+            header = value
+        elif code == 0x74:
+            headers = value
+        elif code == 0x77 or code == "amqp:amqp-value:*":
+            parts.append(value.encode() if type(value) is str else value)
+        elif code == 0x76:
+            raise ValueError("its body is a sequence of values, and bytes are wanted")
+    body = parts[0] if len(parts) == 1 else b"".join(parts)
+    if type(body) is not bytes or type(headers) is not dict:
+        raise ValueError(f"its body is {type(body).__name__}, and bytes are wanted")
+    reply_to = _properties(properties, headers)
+    count = len(header)
+    if count > 1 and header[1] is not None:
+        headers[PRIORITY] = header[1]
+    ttl = header[2] if count > 2 else None
+    deliveries = (header[4] if count > 4 else None) or 0
+    return Decoded(
+        body,
+        headers,
+        reply_to,
+        ttl / 1000 if ttl is not None else None,
+        deliveries,
+        deliveries > 0 or (count > 3 and header[3] is False),
+    )
+
+
+def _properties(properties: list[Any], headers: dict[str, Any]) -> str:
+    count = len(properties)
+    if not count:
+        return ""
+    if properties[0] is not None:
+        headers[MESSAGE_ID] = properties[0]
+    reply_to = properties[4] if count > 4 else None
+    if count > 5 and properties[5] is not None:
+        headers[CORRELATION_ID] = properties[5]
+    if count > 6 and properties[6] is not None:
+        headers[CONTENT_TYPE] = properties[6]
+    return reply_to if type(reply_to) is str else ""

@@ -1,0 +1,123 @@
+"""How a connection is opened: the login, the host name, and what follows from the product that answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from messaging.drivers.amqp1.engine import Condition, Engine
+from messaging.drivers.amqp1.options import Amqp1Settings, mechanisms, uses_tls
+from messaging.drivers.amqp1.profiles import PROFILES, Profile, known_by
+from messaging.drivers.base import Role
+from messaging.errors import AuthFailed, ConfigError, ConnectFailed, Unsupported
+from messaging.url import Host
+
+__all__ = ["Opening", "refusal_of"]
+
+_UNAUTHORIZED = ("amqp:unauthorized-access", "amqp:not-allowed")
+_RPC = (Role.RPC_CLIENT, Role.RPC_SERVER)
+
+
+class Opening:
+    """What one connection does at each opening. Belongs to its owner."""
+
+    def __init__(self, settings: Amqp1Settings) -> None:
+        self._settings = settings
+        self._profile = PROFILES.get(settings.profile)
+        self._hostname: str | None = None
+        self._mechanisms = ""
+        self._at_once = False
+
+    def engine(self, host: Host, container: str) -> Engine:
+        """Make the engine of a new connection. Raises what the user's credentials= raises."""
+        settings = self._settings
+        login = None
+        if settings.credentials is not None:
+            login = settings.credentials()
+        elif host.username is not None:
+            login = (host.username, host.password or "")
+        self._mechanisms = mechanisms(settings, login is not None)
+        self._hostname = self._wanted_hostname(self._profile)
+        return Engine(
+            container=container,
+            hostname=self._hostname,
+            login=login,
+            mechanisms=self._mechanisms,
+            # proton knows nothing of the TLS around it; whether a password may go in clear was decided before.
+            clear_login=True,
+            idle_timeout=2 * settings.heartbeat,
+        )
+
+    def _wanted_hostname(self, profile: Profile | None) -> str | None:
+        """The virtual host as the peer wants it; as it is while the peer is not known."""
+        vhost = self._settings.url.vhost
+        if not vhost:
+            return None
+        if profile is None:
+            return vhost
+        return profile.hostname.format(vhost) if profile.hostname else None
+
+    def profile(self, properties: Mapping[str, Any], role: Role) -> Profile:
+        """Choose the profile by what the peer says of itself. Raises ConfigError where that cannot be used, and
+        ConnectFailed where it has to be opened once more.
+        """
+        product = str(properties.get("product", ""))
+        version = str(properties.get("version", ""))
+        told = f"{product or 'a product that does not name itself'} {version}".strip()
+        known = known_by(product)
+        chosen = PROFILES.get(self._settings.profile)
+        if chosen is None:
+            if known is None:
+                raise ConfigError(
+                    f"the peer is {told}, for which there is no profile; say which one it is like: "
+                    f"profile={', '.join(PROFILES)}"
+                )
+            if known.routed:
+                raise ConfigError(
+                    f"the peer is {told}, a router, which stores nothing; say so by profile=router, because it changes "
+                    "what is promised"
+                )
+            chosen = known
+        elif known is not None and known is not chosen:
+            raise ConfigError(f"the peer is {told}, not {chosen.title}; profile={known.name} is the one for it")
+        if chosen.name == "rabbitmq" and not version.startswith("3."):
+            raise ConfigError(
+                f"the peer is {told}; amqp1:// knows the addresses of RabbitMQ 3 alone, so use rabbit:// for it"
+            )
+        if role in _RPC and chosen.refusal:
+            raise Unsupported(chosen.refusal)
+        if self._wanted_hostname(chosen) != self._hostname and chosen.hostname:
+            self._profile = chosen
+            self._at_once = True
+            raise ConnectFailed(f"the peer is {told}, which is opened again with its own form of the virtual host")
+        return chosen
+
+    def retry_at_once(self) -> float | None:
+        """Seconds to the next try, where the last failure has shown what to do better; None: as always."""
+        at_once, self._at_once = self._at_once, False
+        return 0.001 if at_once else None
+
+    def login_failed(self, peer: str, outcome: str, condition: Condition | None) -> Exception:
+        """The error for a login that SASL has ended with `outcome`."""
+        if outcome in ("sys", "temp"):
+            return ConnectFailed(f"{peer} could not check the login for now")
+        text = f"{peer} refused the login by {self._mechanisms.replace(' ', ', ')}"
+        if condition is not None and "mech=none" in condition.description:
+            text += ": it offers none of these mechanisms"
+        if self._mechanisms == "ANONYMOUS":
+            text += "; does it want a user and password in the URL, or by credentials=?"
+        return AuthFailed(text)
+
+
+def refusal_of(condition: Condition | None, peer: str, settings: Amqp1Settings) -> Exception:
+    """The error for a peer that closed the connection while it was opened."""
+    told = str(condition) if condition is not None else "no reason given"
+    if "hostname" in told.lower():
+        return ConnectFailed(
+            f"{peer} has no virtual host {settings.url.vhost!r}: {told}; name one behind the host, "
+            "amqp1://host:port/vhost"
+        )
+    if condition is not None and condition.name in _UNAUTHORIZED:
+        return AuthFailed(f"{peer} refused the connection: {told}")
+    hint = "" if uses_tls(settings) else "; does it want TLS (tls=yes)?"
+    return ConnectFailed(f"{peer} closed the connection while it was opened: {told}{hint}")

@@ -1,0 +1,151 @@
+"""The options of `amqp1://` URLs, and what of them cannot be meant."""
+
+from __future__ import annotations
+
+import ssl
+from ipaddress import ip_address
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from messaging.drivers import base
+from messaging.drivers.amqp1.addresses import Words
+from messaging.drivers.amqp1.installed import has_scram
+from messaging.drivers.tls import tls_context
+from messaging.errors import ConfigError, InvalidUrl
+
+__all__ = ["DEFAULT_PORT", "DEFAULT_TLS_PORT", "Amqp1Settings", "check", "mechanisms", "new_tls_context", "uses_tls"]
+
+DEFAULT_PORT = 5672
+DEFAULT_TLS_PORT = 5671
+
+
+class Amqp1Settings(base.Settings, frozen=True, kw_only=True):
+    """One field per option."""
+
+    def __repr__(self) -> str:
+        # The generated one would show tls_key.
+        return f"{type(self).__name__}({self.url!r})"
+
+    profile: Annotated[
+        Literal["auto", "artemis", "broker-j", "rabbitmq", "router"],
+        Meta(
+            description="What the peer is; auto: one of the brokers, by what it says of itself. A router has to be "
+            "named, because nothing is stored there"
+        ),
+    ] = "auto"
+    rpc_prefix: Annotated[str, Meta(description="Start of the addresses of RPC", min_length=1)] = "openstack.org/om/rpc"
+    notify_prefix: Annotated[str, Meta(description="Start of the addresses of notifications", min_length=1)] = (
+        "openstack.org/om/notify"
+    )
+    multicast: Annotated[str, Meta(description="Part of addresses that reach all", min_length=1)] = "multicast"
+    unicast: Annotated[str, Meta(description="Part of addresses that reach a named server", min_length=1)] = "unicast"
+    anycast: Annotated[str, Meta(description="Part of addresses that reach one of many", min_length=1)] = "anycast"
+    presettled: Annotated[
+        Literal["replies", "calls", "casts"],
+        Meta(
+            description="Up to which kind of message nobody asks the peer what became of it: replies; calls too; casts "
+            "and fanouts too, which may then be lost without a word"
+        ),
+    ] = "replies"
+    heartbeat: Annotated[
+        float, Meta(description="Seconds; a peer that is silent is given up within two of them", ge=0.2, le=600)
+    ] = 15.0
+    connect_timeout: Annotated[
+        float, Meta(description="Seconds for one host: its name, TCP, TLS, the login and the opening", gt=0, le=600)
+    ] = 5.0
+    login: Annotated[
+        Literal["auto", "anonymous", "plain", "scram", "external"],
+        Meta(
+            description="How to say who this is. auto: by user and password where the URL or credentials= has them, "
+            "else by the client certificate, else not at all; scram needs a proton that was built with SASL"
+        ),
+    ] = "auto"
+    insecure: Annotated[
+        bool, Meta(description="Send a password without TLS to another machine, where everybody on the way can read it")
+    ] = False
+    tls: Annotated[bool, Meta(description="Speak TLS; the port is then 5671 where the URL names none")] = False
+    tls_ca: Annotated[
+        str | None,
+        Meta(description="File with the certificates that are trusted; by default the system's. Implies tls"),
+    ] = None
+    tls_cert: Annotated[
+        str | None, Meta(description="File with the certificate of this process, and its chain. Implies tls")
+    ] = None
+    tls_key: Annotated[str | None, Meta(description="File with its key; by default it is in tls_cert too")] = None
+    tls_server_name: Annotated[
+        str | None, Meta(description="Name that the peer's certificate must have; by default the host of the URL")
+    ] = None
+    tls_verify: Annotated[
+        bool, Meta(description="Check the peer's certificate and name; without, anybody may pass for the peer")
+    ] = True
+    max_body: Annotated[int, Meta(description="Bytes of the largest message", ge=1)] = 16 * 1024 * 1024
+
+
+def check(settings: Amqp1Settings) -> None:
+    """Refuse what cannot be meant, before anything is connected. Raises InvalidUrl or ConfigError."""
+    url = settings.url
+    if url.variant:
+        raise InvalidUrl(f"amqp1:// has no variants; {url.variant!r} is none")
+    if not url.hosts:
+        raise InvalidUrl(f"amqp1:// needs the host of its peer: amqp1://user:password@host:{DEFAULT_PORT}/vhost")
+    new_tls_context(settings)
+    if settings.login == "external" and settings.tls_cert is None:
+        raise ConfigError("login=external needs tls_cert: the certificate is what says who this is")
+    if settings.login == "scram" and not has_scram():
+        raise ConfigError(
+            "login=scram needs a proton that was built with SASL: install libsasl2-dev and libsasl2-modules, then "
+            "pip install --force-reinstall --no-cache-dir --no-binary :all: python-qpid-proton"
+        )
+    with_password = settings.login in ("auto", "plain") and (
+        settings.credentials is not None or any(host.username is not None for host in url.hosts)
+    )
+    abroad = [host.address for host in url.hosts if not _is_here(host.name)]
+    if with_password and abroad and not uses_tls(settings) and not settings.insecure:
+        raise ConfigError(
+            f"the password would go to {abroad[0]} in clear text; use tls=yes, or allow it by insecure=yes"
+        )
+
+
+def uses_tls(settings: Amqp1Settings) -> bool:
+    """Whether TLS is asked for, by itself or by an option that makes no sense without it."""
+    return settings.tls or any((settings.tls_ca, settings.tls_cert, settings.tls_server_name))
+
+
+def new_tls_context(settings: Amqp1Settings) -> ssl.SSLContext | None:
+    """Return the TLS context, or None where TLS is not asked for. Raises ConfigError for files that do not serve."""
+    if not uses_tls(settings):
+        if settings.tls_key is not None:
+            raise ConfigError("tls_key is the key of a certificate; name that too, by tls_cert")
+        return None
+    return tls_context(settings.tls_ca, settings.tls_cert, settings.tls_key, settings.tls_verify)
+
+
+def mechanisms(settings: Amqp1Settings, with_login: bool) -> str:
+    """The SASL mechanisms that may be used, as the engine takes them."""
+    login = settings.login
+    if login == "auto":
+        login = "plain" if with_login else "external" if settings.tls_cert is not None else "anonymous"
+    scram = "SCRAM-SHA-512 SCRAM-SHA-256 SCRAM-SHA-1"
+    if login == "plain" and settings.login == "auto" and has_scram():
+        return f"{scram} PLAIN"
+    return {"plain": "PLAIN", "external": "EXTERNAL", "anonymous": "ANONYMOUS", "scram": scram}[login]
+
+
+def words(settings: Amqp1Settings, vhost: str) -> Words:
+    """The configurable parts of addresses; `vhost` where the peer has no virtual hosts of its own."""
+    return Words(
+        settings.rpc_prefix,
+        settings.notify_prefix,
+        settings.multicast,
+        settings.unicast,
+        settings.anycast,
+        vhost,
+    )
+
+
+def _is_here(name: str) -> bool:
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"

@@ -1,0 +1,394 @@
+"""Messages on their way out: which link, when there is credit, and what the peer says of each.
+
+A message waits in the outbox of its link until the link has credit. Once it is handed to the engine it is WRITTEN, and
+the peer's outcome, found again by the pointer of its delivery, ends it. At the loss of a connection the pointers are
+dropped before the engine frees what they point to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from messaging.backoff import Backoff
+from messaging.deadline import Clock
+from messaging.drivers.amqp1.addresses import Addresses, Destination
+from messaging.drivers.amqp1.encoding import Prefix, encode_message, make_prefix
+from messaging.drivers.amqp1.engine import Engine, Pointer
+from messaging.drivers.amqp1.news import News
+from messaging.drivers.amqp1.outcomes import Answer, judged, refused
+from messaging.drivers.amqp1.profiles import Profile
+from messaging.drivers.amqp1.types import encode_string
+from messaging.drivers.outbox import Outbox, expired, in_doubt, unwritten
+from messaging.errors import ConnectionLost, EncodeError, MessagingError, NoRoute, TooLarge, TransportError
+from messaging.message import Outgoing, Route, RouteKind, SentResult, Stage, Token
+
+__all__ = ["Copy", "Sending"]
+
+_NULL = b"\x40"
+_MOST_PLANS = 10_000
+"""Addresses that are remembered encoded; a server that answers a million callers must not keep them all."""
+_ANSWERS = {
+    Engine.ACCEPTED: Answer.ACCEPTED,
+    Engine.REJECTED: Answer.REJECTED,
+    Engine.RELEASED: Answer.RELEASED,
+    Engine.MODIFIED: Answer.MODIFIED,
+}
+_ROUTE = Route(RouteKind.REPLY)
+
+
+class Copy(Token):
+    """The token of a copy that the driver itself sends: of what shall come again later, or of a dead letter."""
+
+    __slots__ = ("destination", "done")
+
+    def __init__(self, destination: Destination, done: Callable[[Exception | None], None]) -> None:
+        self.destination = destination
+        self.done = done
+
+
+class SendLink:
+    """A sending link, and what waits for it."""
+
+    __slots__ = ("address", "backoff", "credit", "link", "outbox", "retry_at")
+
+    def __init__(self, address: str | None, backoff: Backoff) -> None:
+        self.address = address
+        """None: each message says where it goes."""
+        self.link: Pointer = None
+        self.credit = 0
+        self.outbox = Outbox()
+        self.backoff = backoff
+        self.retry_at = math.inf
+
+
+class Plan(NamedTuple):
+    """What all messages of one route have in common."""
+
+    link: SendLink
+    prefix: Prefix
+    address: str
+    kind: RouteKind
+    durable: bool
+    settled: bool
+
+
+class Life(NamedTuple):
+    """What belongs to one life of the connection."""
+
+    engine: Engine
+    profile: Profile
+    addresses: Addresses
+    peer: str
+
+
+class Sending:
+    """All that one connection sends. It belongs to the connection's owner."""
+
+    def __init__(
+        self, news: News, clock: Clock, random: Callable[[], float], max_body: int, presettled: str, name: str
+    ) -> None:
+        self._news = news
+        self._clock = clock
+        self._random = random
+        self._max_body = max_body
+        self._presettled = {
+            "replies": (RouteKind.REPLY,),
+            "calls": (RouteKind.REPLY,),
+            "casts": (RouteKind.REPLY, RouteKind.ANY, RouteKind.ONE, RouteKind.ALL),
+        }[presettled]
+        self._settle_calls = presettled != "replies"
+        self._name = name
+        self._life: Life | None = None
+        self._cause: Exception | None = None
+        self._plans: dict[Route, Plan] = {}
+        self._links: dict[str | None, SendLink] = {}
+        self._by_link: dict[Pointer, SendLink] = {}
+        self.under_way: dict[Pointer, tuple[Outgoing, str]] = {}
+        """What was sent and not answered, by its delivery, with its address."""
+        self._attached = 0
+        self._reply_to = _NULL
+        self._reply_address = ""
+        self.blocked = False
+
+    # Lives
+
+    def begin(self, life: Life) -> None:
+        """There is a connection: attach what serves all addresses."""
+        self._life = life
+        self._plans.clear()
+        self._links.clear()
+        if life.profile.anonymous:
+            self._link(None)
+
+    def lose(self, cause: Exception) -> None:
+        """The connection is gone, and every pointer with it."""
+        self._life = None
+        self._cause = cause
+        self._by_link.clear()
+        self._plans.clear()
+        links, self._links = self._links, {}
+        under_way, self.under_way = self.under_way, {}
+        self.blocked = False
+        for outgoing, _ in under_way.values():
+            self._tell(in_doubt(outgoing, cause))
+        for link in links.values():
+            for result in link.outbox.lose(cause):
+                self._tell(result)
+
+    def replies_come_to(self, address: str) -> None:
+        """Answers reach this connection there from now on."""
+        self._reply_address = address
+        self._reply_to = encode_string(address) if address else _NULL
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits, and nothing is unanswered."""
+        return not self.under_way and not any(link.outbox for link in self._links.values())
+
+    # Messages
+
+    def publish(self, outgoing: Outgoing) -> None:
+        """Send a message, now or when its link has credit."""
+        plan = self._plans.get(outgoing.route)
+        if plan is None or type(outgoing.token) is Copy:
+            if self._life is None:
+                self._tell(unwritten(outgoing, self._cause))
+                return
+            try:
+                plan = self._plan(self._life, outgoing)
+            except MessagingError as error:
+                self._tell(SentResult(outgoing, None, error))
+                return
+        link = plan.link
+        if link.credit > 0 and not link.outbox:
+            self._write(plan, outgoing)
+        else:
+            link.outbox.push(outgoing)
+            if link.outbox.blocked:
+                self.blocked = True
+
+    def _plan(self, life: Life, outgoing: Outgoing) -> Plan:
+        route = outgoing.route
+        token = outgoing.token
+        copy = type(token) is Copy
+        destination = token.destination if type(token) is Copy else life.addresses.destination(route)
+        address, annotations = destination
+        link = self._link(None if life.profile.anonymous else address)
+        plan = Plan(
+            link,
+            make_prefix(address if life.profile.anonymous else None, annotations),
+            address,
+            route.kind,
+            copy or route.kind is RouteKind.POOLS,
+            not copy and route.kind in self._presettled,
+        )
+        if not copy:
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans.clear()
+            self._plans[route] = plan
+        return plan
+
+    def _write(self, plan: Plan, outgoing: Outgoing) -> None:
+        # The stage first, then the look at `withdrawn`: its sender does it the other way round.
+        outgoing.stage = Stage.WRITTEN
+        if outgoing.withdrawn:
+            return
+        remaining = None
+        if outgoing.deadline:
+            remaining = outgoing.deadline - self._clock()
+            if remaining <= 0.0:
+                outgoing.stage = None
+                self._tell(expired(outgoing))
+                return
+        body = outgoing.body
+        budget = remaining if outgoing.budget else None
+        # A reply, too, is worth nothing later: peers store it when its caller is gone.
+        ttl = outgoing.store or (remaining if plan.kind is RouteKind.REPLY else budget) or None
+        try:
+            if outgoing.encode is not None:
+                body = outgoing.encode(self._reply_address if outgoing.reply_to else "", budget)
+            if len(body) > self._max_body:
+                raise TooLarge(f"the message has {len(body)} bytes, {self._max_body} are allowed (option max_body)")
+            message = encode_message(
+                plan.prefix,
+                body,
+                outgoing.headers,
+                self._reply_to if outgoing.reply_to else _NULL,
+                plan.durable or outgoing.store > 0.0,
+                ttl,
+            )
+        except MessagingError as error:
+            outgoing.stage = None
+            self._tell(SentResult(outgoing, None, error))
+            return
+        except Exception as error:
+            # The sender's own `encode` may raise anything.
+            outgoing.stage = None
+            refusal = EncodeError(f"the message cannot be encoded: {error}")
+            refusal.__cause__ = error
+            self._tell(SentResult(outgoing, None, refusal))
+            return
+        life = self._life
+        if life is None:
+            raise TypeError("a link has credit and no connection")
+        link = plan.link
+        settled = plan.settled or (self._settle_calls and outgoing.reply_to)
+        delivery = life.engine.send(link.link, message, settled)
+        link.credit -= 1
+        if not settled:
+            self.under_way[delivery] = (outgoing, plan.address)
+        elif outgoing.confirm:
+            self._tell(SentResult(outgoing, Stage.WRITTEN))
+
+    def answered(self, delivery: Pointer) -> None:
+        """The peer has said something of a message; `delivery` is in `under_way`."""
+        life = self._life
+        if life is None:
+            return
+        engine = life.engine
+        state = engine.remote_state(delivery)
+        answer = _ANSWERS.get(state)
+        if answer is None:
+            if not engine.is_settled(delivery):
+                return
+            answer = Answer.NONE
+        outgoing, address = self.under_way.pop(delivery)
+        if answer is Answer.ACCEPTED:
+            engine.settle(delivery)
+            self._taken(life, outgoing)
+            return
+        condition = engine.rejection(delivery) if answer is Answer.REJECTED else None
+        failed = answer is Answer.MODIFIED and engine.modification(delivery)[0]
+        engine.settle(delivery)
+        error = judged(answer, address, life.peer, condition=condition, failed=failed, routed=life.profile.routed)
+        if isinstance(error, NoRoute) and outgoing.route.kind is RouteKind.ALL and type(outgoing.token) is not Copy:
+            # To reach everybody who is there is no failure when nobody is.
+            self._taken(life, outgoing)
+        elif error is not None:
+            self._tell(SentResult(outgoing, Stage.WRITTEN, error))
+
+    def _taken(self, life: Life, outgoing: Outgoing) -> None:
+        if outgoing.confirm or life.profile.routed:
+            outgoing.stage = Stage.TAKEN
+            self._tell(SentResult(outgoing, Stage.TAKEN))
+
+    def _tell(self, result: SentResult) -> None:
+        token = result.outgoing.token
+        if type(token) is Copy:
+            token.done(result.error)
+        else:
+            self._news.sent(result)
+
+    # Links
+
+    def _link(self, address: str | None) -> SendLink:
+        found = self._links.get(address)
+        if found is None:
+            found = self._links[address] = SendLink(address, Backoff(source=self._random))
+            self._attach(found)
+        return found
+
+    def _attach(self, link: SendLink) -> None:
+        life = self._life
+        if life is None:
+            return
+        self._attached += 1
+        link.retry_at = math.inf
+        name = f"{self._name}/sender/{self._attached}"
+        link.link = life.engine.sender(life.engine.session(), name, link.address, life.profile.sender_outcomes)
+        self._by_link[link.link] = link
+
+    def flowed(self, pointer: Pointer) -> None:
+        """A link has got credit."""
+        link = self._by_link.get(pointer)
+        if link is None or self._life is None:
+            return
+        link.credit = self._life.engine.credit(pointer)
+        if link.credit > 0:
+            link.backoff.reset()
+            self._drain(link)
+
+    def _drain(self, link: SendLink) -> None:
+        now = self._clock()
+        outbox = link.outbox
+        while link.credit > 0:
+            outgoing = outbox.pop(now)
+            if outgoing is None:
+                break
+            plan = self._plans.get(outgoing.route)
+            if plan is None or type(outgoing.token) is Copy:
+                if self._life is None:
+                    return
+                plan = self._plan(self._life, outgoing)
+            self._write(plan, outgoing)
+        self._tell_expired(outbox)
+        self._look_at_marks()
+
+    def link_of(self, session: Pointer) -> Pointer:
+        """The link of a session, if it is one of these."""
+        life = self._life
+        if life is None:
+            return None
+        return next((link for link in self._by_link if life.engine.session_of(link) == session), None)
+
+    def ended(self, pointer: Pointer) -> bool:
+        """The peer has ended a link; whether it was one of these. What it had not answered is in doubt; it is attached
+        again.
+        """
+        link = self._by_link.pop(pointer, None)
+        life = self._life
+        if link is None or life is None:
+            return False
+        condition = life.engine.end_condition(pointer)
+        cause = refused(condition, link.address or "the sending link", life.peer)
+        for delivery in [each for each in self.under_way if life.engine.link_of(each) == pointer]:
+            outgoing, address = self.under_way.pop(delivery)
+            self._tell(in_doubt(outgoing, cause))
+        if link.address is not None:
+            # What waits for this address alone cannot go; NoRoute and its like tell the sender why.
+            self._refuse(link, cause)
+        link.link = None
+        link.credit = 0
+        life.engine.end(pointer, detach=False)
+        link.retry_at = self._clock() + link.backoff.next()
+        return True
+
+    def _refuse(self, link: SendLink, cause: TransportError) -> None:
+        now = self._clock()
+        while (outgoing := link.outbox.pop(now)) is not None:
+            self._tell(SentResult(outgoing, None, cause))
+        self._tell_expired(link.outbox)
+        self._look_at_marks()
+
+    # Time
+
+    def run(self, now: float) -> None:
+        """Do what is due: expire what waits, attach again what was ended."""
+        for link in list(self._links.values()):
+            if now >= link.outbox.next_expiry:
+                link.outbox.expire(now)
+                self._tell_expired(link.outbox)
+                self._look_at_marks()
+            if now >= link.retry_at:
+                self._attach(link)
+
+    @property
+    def due(self) -> float:
+        """When `run` is to be called next."""
+        return min((min(link.outbox.next_expiry, link.retry_at) for link in self._links.values()), default=math.inf)
+
+    def _tell_expired(self, outbox: Outbox) -> None:
+        for result in outbox.news():
+            self._tell(result)
+
+    def _look_at_marks(self) -> None:
+        self.blocked = any(link.outbox.blocked for link in self._links.values())
+
+    def copy(self, body: bytes, headers: dict[str, Any], copy: Copy) -> None:
+        """Send a copy; its `done` is told whether it is stored."""
+        if self._life is None:
+            copy.done(ConnectionLost("the connection went before the copy was made"))
+            return
+        self.publish(Outgoing(_ROUTE, body, headers, copy))
