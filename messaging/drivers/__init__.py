@@ -28,10 +28,16 @@ class _BuiltIn(NamedTuple):
     """The top-level modules whose absence the extra cures."""
 
 
+_KOMBU = frozenset({"amqp", "kombu", "vine"})
 _BUILT_IN = {
+    "kafka": _BuiltIn("messaging.drivers.kafka:Driver", "kafka", frozenset({"confluent_kafka"})),
+    "kombu": _BuiltIn("messaging.drivers.rabbit.kombu:Driver", "kombu", _KOMBU),
+    "kombu+redis": _BuiltIn("messaging.drivers.kombu:Driver", "kombu,redis", _KOMBU | {"redis"}),
     "memory": _BuiltIn("messaging.drivers.memory:Driver"),
     "zmq": _BuiltIn("messaging.drivers.zmq:Driver", "zmq", frozenset({"zmq"})),
 }
+_OTHER_VARIANTS = {"kombu": "kombu+redis"}
+"""Who serves the variants of a scheme that have no entry of their own, or says why nobody does."""
 _registered: dict[str, Driver] = {}
 
 
@@ -68,10 +74,10 @@ def load_driver(scheme: str, variant: str = "") -> Driver:
     scheme's driver gets it in the Url. Raises UnknownDriver, which names the known schemes, and DriverNotInstalled,
     which is the pip line that cures it. Whatever else goes wrong while a driver is imported is raised as it is.
     """
-    built_in = _BUILT_IN.get(scheme)
-    if built_in is not None:
-        return _load_built_in(scheme, built_in)
     names = (f"{scheme}+{variant}", scheme) if variant else (scheme,)
+    for name in (names[0], _OTHER_VARIANTS.get(scheme, "") if variant else "", scheme):
+        if name in _BUILT_IN:
+            return _load_built_in(names[0], _BUILT_IN[name])
     for name in names:
         if name in _registered:
             return _registered[name]

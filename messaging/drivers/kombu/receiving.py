@@ -1,0 +1,227 @@
+"""What a connection receives and settles: from readers into deliveries, and from settlements into round trips."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
+
+from kombu.utils.json import loads
+
+from messaging.drivers.kombu import names
+from messaging.drivers.kombu.intakes import Intake, Intakes, Listening
+from messaging.drivers.kombu.messages import dead_letter, delivery_of, is_over
+from messaging.drivers.kombu.session import Session
+from messaging.errors import ConnectionLost
+from messaging.message import Delivery, Outcome, Source, SourceKind
+
+__all__ = ["Receiver", "Settlement"]
+
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What is raised for a message that is none of ours; binascii.Error and UnicodeDecodeError are ValueErrors."""
+_UNSETTLED = (SourceKind.REPLY,)
+"""Sources whose messages are settled by being read."""
+
+
+class Settlement(NamedTuple):
+    """Deliveries that somebody has settled, and how."""
+
+    deliveries: list[Delivery]
+    outcome: Outcome
+    reason: str
+
+
+class Receiver:
+    """The subscriptions of one connection, and what came from them."""
+
+    def __init__(self, identity: str, clock: Callable[[], float]) -> None:
+        self._identity = identity
+        self._clock = clock
+        self._listening: dict[Source, Listening] = {}
+        self._new: list[Listening] = []
+        """Subscribed, but nothing is read for them yet."""
+        self.intakes = Intakes()
+        self._settlements: deque[Settlement] = deque()
+        self._unsettled: dict[int, tuple[Delivery, Listening]] = {}
+        self._generation = 0
+        self.counts = {"undecodable": 0, "stale_settlements": 0, "expired": 0, "restored": 0, "lost_fanouts": 0}
+
+    @property
+    def address(self) -> str:
+        """Where answers to this connection go; the same over reconnects."""
+        return names.reply_queue(self._identity)
+
+    def address_of(self, source: Source) -> str:
+        """Under which address a source is reachable."""
+        return names.places(source, self._identity)[0].queue
+
+    # What the owner asks for
+
+    def subscribe(self, source: Source, window: int) -> None:
+        """Receive from a source, or change its window."""
+        listening = self._listening.get(source)
+        if listening is None:
+            listening = self._listening[source] = Listening(source, window)
+            self._new.append(listening)
+        listening.window = window
+
+    def unsubscribe(self, source: Source) -> None:
+        """Receive nothing more; what was delivered stays to be settled."""
+        listening = self._listening.pop(source, None)
+        if listening is None:
+            return
+        if listening in self._new:
+            self._new.remove(listening)
+        for intake in self.intakes.remove(listening):
+            if intake.reader is not None:
+                self.counts["lost_fanouts"] += intake.reader.lossy
+                intake.reader.close()
+
+    def settle(self, deliveries: Sequence[Delivery], outcome: Outcome, reason: str) -> None:
+        """Note how deliveries were settled; stale ones are counted and forgotten."""
+        known: list[Delivery] = []
+        for delivery in deliveries:
+            if delivery.source.kind in _UNSETTLED:
+                known.append(delivery)
+                continue
+            entry = self._unsettled.pop(id(delivery), None)
+            if entry is None or entry[0] is not delivery:
+                self.counts["stale_settlements"] += 1
+                continue
+            entry[1].unsettled -= 1
+            known.append(delivery)
+        if known:
+            self._settlements.append(Settlement(known, outcome, reason))
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to do that no descriptor tells of."""
+        return bool(self._settlements or self._new) or any(
+            intake.reader is not None and intake.reader.stocked and intake.room for intake in self.intakes
+        )
+
+    # What is done in a pump
+
+    def read_from_now_on(self, session: Session) -> list[Source]:
+        """Begin to read for what was subscribed; returns the sources that are ready."""
+        ready = []
+        while self._new:
+            listening = self._new[0]
+            source = listening.source
+            bound_to = (source.exchange, source.topic) if source.kind is SourceKind.POOLS else None
+            for place in names.places(source, self._identity):
+                intake = self.intakes.add(place, listening)
+                if intake.reader is None:
+                    intake.reader = session.reader(place, bound_to)
+            self._generation += 1
+            listening.generation = self._generation
+            self._new.remove(listening)
+            ready.append(source)
+        return ready
+
+    def arm(self) -> list[int]:
+        """Have redis wait for messages where there is room; returns the descriptors to look at."""
+        now = self._clock()
+        descriptors = []
+        for intake in self.intakes:
+            if intake.reader is not None:
+                intake.reader.arm(intake.room, now)
+                descriptors.append(intake.reader.fileno())
+        return descriptors
+
+    def read(self, session: Session, readable: Collection[int]) -> list[tuple[Source, list[Delivery]]]:
+        """Take what has come, as far as there is room."""
+        batches: dict[Source, list[Delivery]] = {}
+        unwanted: list[str] = []
+        for intake in self.intakes:
+            reader = intake.reader
+            if reader is None or not (reader.fileno() in readable or (reader.stocked and intake.room)):
+                continue
+            for raw, tag in reader.read(intake.room):
+                if not self._hand_out(session, intake, raw, tag, batches) and tag is not None:
+                    unwanted.append(tag)
+        if unwanted:
+            session.accept(unwanted)
+        return list(batches.items())
+
+    def _hand_out(
+        self, session: Session, intake: Intake, raw: bytes, tag: str | None, batches: dict[Source, list[Delivery]]
+    ) -> bool:
+        try:
+            payload = loads(raw)
+            if is_over(payload):
+                self.counts["expired"] += 1
+                return False
+            body = session.body_of(payload)
+            for listening in intake.takers():
+                delivery = delivery_of(listening.source, payload, body, listening.generation, tag)
+                if listening.source.kind not in _UNSETTLED:
+                    self._unsettled[id(delivery)] = (delivery, listening)
+                    listening.unsettled += 1
+                batches.setdefault(listening.source, []).append(delivery)
+        except _UNREADABLE:
+            self.counts["undecodable"] += 1
+            return False
+        return True
+
+    def write_settlements(self, session: Session) -> list[tuple[list[Delivery], Exception | None]]:
+        """Write the settlements that wait, and tell how each went. One that breaks the connection is left for `lose`."""
+        told: list[tuple[list[Delivery], Exception | None]] = []
+        while self._settlements:
+            deliveries, outcome, reason = self._settlements[0]
+            kept = [delivery for delivery in deliveries if delivery.tag is not None]
+            late: list[Delivery] = []
+            if outcome is Outcome.REJECT:
+                for delivery in kept:
+                    self._bury(session, delivery, reason)
+            if kept and outcome is Outcome.REQUEUE:
+                session.give_back([delivery.tag for delivery in kept])
+            elif kept:
+                done = session.accept([delivery.tag for delivery in kept])
+                late = [delivery for delivery, good in zip(kept, done, strict=True) if not good]
+            self._settlements.popleft()
+            if late:
+                self.counts["stale_settlements"] += len(late)
+                told.append((late, ConnectionLost("it was held for too long without a sign of life, so it comes again")))
+            told.append(([delivery for delivery in deliveries if delivery not in late], None))
+        return told
+
+    def _bury(self, session: Session, delivery: Delivery, reason: str) -> None:
+        kind, exchange, topic, _, pool = delivery.source
+        if kind is SourceKind.POOLS:
+            session.bury(names.dead_letters(exchange, topic, pool), dead_letter(delivery, reason))
+
+    def look_after(self, session: Session) -> None:
+        """Keep what is in hand and this process's own queues, and count what others had held for too long."""
+        self.counts["restored"] += session.look_after(self._held(), self.intakes.own_queues())
+
+    def hand_back(self, session: Session) -> None:
+        """Give back everything that is in hand."""
+        if held := self._held():
+            session.give_back(held)
+
+    def _held(self) -> list[str]:
+        waiting = [delivery.tag for settlement in self._settlements for delivery in settlement.deliveries]
+        return [tag for tag in [*waiting, *(each.tag for each, _ in self._unsettled.values())] if tag is not None]
+
+    def overdue(self) -> float:
+        """Since when redis should have said something; infinity: it owes nothing."""
+        return min((intake.reader.overdue for intake in self.intakes if intake.reader is not None), default=float("inf"))
+
+    def lose(self, cause: Exception) -> list[list[Delivery]]:
+        """The connection went: what was handed out is stale. Returns whose settlement was not written."""
+        for delivery, listening in self._unsettled.values():
+            delivery.stale = True
+            listening.unsettled = 0
+        self._unsettled.clear()
+        unwritten = [settlement.deliveries for settlement in self._settlements]
+        self._settlements.clear()
+        for deliveries in unwritten:
+            for delivery in deliveries:
+                delivery.stale = True
+        for intake in self.intakes:
+            if intake.reader is not None:
+                self.counts["lost_fanouts"] += intake.reader.lossy
+                intake.reader = None
+        self._new = list(self._listening.values())
+        return unwritten

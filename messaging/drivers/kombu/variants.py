@@ -1,0 +1,48 @@
+"""Which of kombu's transports may be used, and why others may not: a table."""
+
+from __future__ import annotations
+
+import kombu
+from kombu.transport import TRANSPORT_ALIASES
+
+from messaging.errors import ConfigError, InvalidUrl, Unsupported
+from messaging.options import nearest
+from messaging.url import Url
+
+__all__ = ["TESTED", "check_variant"]
+
+TESTED = ("redis", "rediss")
+_KNOWN = "5.7"
+"""The version of kombu whose inner parts are known: which hooks its redis transport has, and how it names things."""
+_NATIVE = ("amqp", "amqps", "pyamqp", "librabbitmq")
+_LOSES = {
+    "filesystem": "it reads files without a lock and removes them before it has parsed them: of 4,000 messages to two "
+    "consumers 405 were lost",
+    "memory": "it lives in one process and drops what is unsettled when it is closed; memory:// is made for that",
+}
+
+
+def check_variant(url: Url) -> None:
+    """Raise ConfigError (InvalidUrl, Unsupported) unless this driver serves the variant of a URL, and its parts fit."""
+    if kombu.__version__.split(".")[:2] != _KNOWN.split("."):
+        raise ConfigError(
+            f"kombu+{url.variant}:// works with kombu {_KNOWN}, and {kombu.__version__} is installed, whose inner parts "
+            f"may differ: pip install 'kombu=={_KNOWN}.*'"
+        )
+    variant = url.variant
+    if variant in _LOSES:
+        raise Unsupported(f"kombu+{variant}:// loses messages and is refused: {_LOSES[variant]}")
+    if variant in _NATIVE:
+        raise InvalidUrl(f"RabbitMQ by kombu is kombu://, without +{variant}; for TLS add ?tls=yes")
+    if variant not in TESTED:
+        known = ", ".join(f"kombu+{name}://" for name in TESTED)
+        if variant in {alias.lower() for alias in TRANSPORT_ALIASES}:
+            raise Unsupported(f"kombu+{variant}:// is not served; of kombu's transports there are kombu:// and {known}")
+        raise InvalidUrl(
+            f"kombu has no transport {variant!r}{nearest(variant, [*TESTED, *TRANSPORT_ALIASES])}; there are kombu:// "
+            f"(RabbitMQ) and {known}"
+        )
+    if not url.hosts:
+        raise InvalidUrl(f"kombu+{variant}:// needs the host of its server: kombu+{variant}://:password@host:6379/0")
+    if url.vhost and not url.vhost.isdigit():
+        raise InvalidUrl(f"the path of kombu+{variant}:// is the number of a database, not {url.vhost!r}")
