@@ -162,8 +162,14 @@ class Session(AsyncioSession):
         if self._writer is not None:
             self._writer.close()
 
+    @property
+    def socket(self) -> socket.socket:
+        """What the connection stands on; for tests."""
+        assert self._writer is not None, "open() comes first"
+        found: socket.socket = self._writer.get_extra_info("socket")
+        return found
+
     def cut(self) -> None:
         """Break the connection as a network would, from any thread; for tests."""
-        if self._writer is not None:
-            with suppress(OSError):  # it is broken already
-                self._writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # it is broken already
+            self.socket.shutdown(socket.SHUT_RDWR)

@@ -128,6 +128,10 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     threadsafe_publish: bool = False
     shared_roles: bool = False
     """One connection serves all roles of a transport."""
+    flow_control: bool = False
+    """The peer can ask for nothing more to be published, which is told as BLOCKED. Without, BLOCKED is only the mark of
+    the driver's own buffer.
+    """
     stall_detection: bool = True
     pump_stall: float = 0.0
     """Seconds that a pump may block beyond its timeout because the library does."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -257,6 +259,58 @@ class DoesNotSubscribeAgain(Connection):
         self.real._wanted.clear()
 
 
+# Peers that stand still
+
+
+class HidesThatItIsBlocked(Events):
+    """Nobody hears that the peer wants nothing more."""
+
+    def on_state(self, state: State, *about: Any) -> None:
+        if state is not State.BLOCKED:
+            self.owner.on_state(state, *about)
+
+
+class StaysBlocked(Events):
+    """Once blocked, it is never told to be READY again."""
+
+    blocked = False
+
+    def on_state(self, state: State, *about: Any) -> None:
+        self.blocked = self.blocked or state is State.BLOCKED
+        if not (self.blocked and state is State.READY):
+            self.owner.on_state(state, *about)
+
+
+class DropsWhatIsBlocked(Connection):
+    """What is published while the peer wants nothing more is dropped."""
+
+    def publish(self, outgoing: Outgoing) -> None:
+        if not self.real._link.held:
+            self.real.publish(outgoing)
+
+
+class TrustsTheNetwork(Connection):
+    """A connection is good until its end is told."""
+
+    def __init__(self, real: Any, events: Any) -> None:
+        super().__init__(real, events)
+        real._silence = math.inf
+
+
+class GivesUpListening(Connection):
+    """A connection that was silent once is never listened to again, and not given up either."""
+
+    deaf = False
+
+    def pump(self, timeout: float) -> float:
+        self.deaf = self.deaf or self.real._link.stalled
+        if self.deaf:
+            time.sleep(min(timeout, 0.05))
+            return 0.05
+        hint: float = self.real.pump(timeout)
+        return hint
+
+
 BUGS: dict[type[Connection] | type[Events], tuple[str, ...]] = {
     LosesReplies: ("thousand_concurrent_calls",),
     LosesRequests: ("cast_executed_once",),
@@ -279,5 +333,10 @@ BUGS: dict[type[Connection] | type[Events], tuple[str, ...]] = {
     NeverUnsubscribes: ("unsubscribe_is_answered",),
     NeverCloses: ("close_from_every_state",),
     DoesNotSubscribeAgain: ("reconnects_by_itself",),
+    HidesThatItIsBlocked: ("blocked_is_told", "blocked_is_held_back"),
+    StaysBlocked: ("blocked_is_told", "blocked_is_held_back"),
+    DropsWhatIsBlocked: ("blocked_is_told",),
+    TrustsTheNetwork: ("stall_is_noticed",),
+    GivesUpListening: ("deadline_in_silence",),
 }
 """Each bug, with the scenarios that must not pass with it."""

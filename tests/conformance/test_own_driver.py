@@ -17,7 +17,7 @@ import pytest
 from examples.own_driver.driver import Driver
 from messaging.drivers import register_driver
 from messaging.drivers.base import Capabilities
-from messaging.testing.conformance import SCENARIOS, Scenario, Subject, Verdict, run_scenario, selected
+from messaging.testing.conformance import SCENARIOS, Scenario, Subject, Verdict, run_scenario, selected, silenced
 
 _ROOT = Path(__file__).parents[2]
 
@@ -32,6 +32,10 @@ def _cut(connection: Any) -> None:
         connection.session.cut()
 
 
+def _stalled(connection: Any) -> Any:
+    return silenced([connection.session.socket])
+
+
 @pytest.fixture(scope="module")
 def tested() -> Iterator[tuple[Subject, Capabilities]]:
     """The driver with a broker in a process of its own, every hook, and what it promises."""
@@ -41,7 +45,13 @@ def tested() -> Iterator[tuple[Subject, Capabilities]]:
     ) as broker:
         assert broker.stdout is not None
         address = broker.stdout.readline().split()[-1]
-        subject = Subject(f"tcp://{address}", disconnect=_cut, unreachable=_nobody, limited={"max_body": 131_072})
+        subject = Subject(
+            f"tcp://{address}",
+            disconnect=_cut,
+            unreachable=_nobody,
+            limited={"max_body": 131_072},
+            stall=_stalled,
+        )
         yield subject, subject.capabilities()
         broker.terminate()
     unregister()

@@ -64,6 +64,7 @@ class Driver:
             stable_reply_address=True,
             max_body=settings.max_body,
             threadsafe_publish=True,
+            flow_control=True,
             shared_roles=True,
         )
 

@@ -31,6 +31,8 @@ from messaging.testing.conformance.refusals import refusals
 from messaging.testing.conformance.routing import routing
 from messaging.testing.conformance.runner import Result, Verdict, run_scenario, selected
 from messaging.testing.conformance.scenario import Scenario
+from messaging.testing.conformance.silence import silenced
+from messaging.testing.conformance.standstills import standstills
 from messaging.testing.conformance.subject import Subject
 
 __all__ = [
@@ -45,11 +47,23 @@ __all__ = [
     "run",
     "run_scenario",
     "selected",
+    "silenced",
 ]
 
 SCENARIOS: tuple[Scenario, ...] = tuple(
     scenario
-    for group in (calls, routing, deadlines, refusals, lifecycle, notifications, accidents, connections, deliveries)
+    for group in (
+        calls,
+        routing,
+        deadlines,
+        refusals,
+        lifecycle,
+        notifications,
+        accidents,
+        standstills,
+        connections,
+        deliveries,
+    )
     for scenario in group.scenarios
 )
 """Every scenario, in the order in which they are best read."""

@@ -11,12 +11,13 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from messaging import rpc
 from messaging.counters import OUTCOMES
-from messaging.drivers.base import Capabilities, Connection, Role
+from messaging.drivers.base import Capabilities, Connection, Role, State
 from messaging.message import Route, Source, SourceKind, Stage
 from messaging.target import DEFAULT_EXCHANGE, Target
 from messaging.testing.conformance.bare import Bare
@@ -131,6 +132,10 @@ class Case:
         """The addresses at which a transport gets its answers."""
         return [reactor.address_of(Source.reply()) for reactor in inner(transport)._reactors()]
 
+    def states(self, transport: Transport) -> set[State]:
+        """The states of a transport's connections."""
+        return {reactor.state for reactor in inner(transport)._reactors()}
+
     def in_hand(self, transport: Transport) -> int:
         """How many requests wait at the servers of a transport, received and not started."""
         servers = [inner(server) for server in self._servers]
@@ -180,6 +185,36 @@ class Case:
         """Break every connection of a transport."""
         for reactor in inner(transport)._reactors():
             self.cut(reactor._connection)
+
+    def block(self, connection: Connection) -> AbstractContextManager[object]:
+        """Have the peer want nothing more of a connection."""
+        hook = self.subject.block
+        if hook is None:
+            raise LookupError("this scenario has to ask for the hook 'block'")
+        return hook(connection)
+
+    def stall(self, connection: Connection) -> AbstractContextManager[object]:
+        """Let no byte reach a connection, nor its end."""
+        hook = self.subject.stall
+        if hook is None:
+            raise LookupError("this scenario has to ask for the hook 'stall'")
+        return hook(connection)
+
+    def blocked(self, transport: Transport) -> AbstractContextManager[object]:
+        """Have the peer want nothing more of every connection of a transport."""
+        return self._to_each(transport, self.block)
+
+    def stalled(self, transport: Transport) -> AbstractContextManager[object]:
+        """Let no byte reach any connection of a transport."""
+        return self._to_each(transport, self.stall)
+
+    def _to_each(
+        self, transport: Transport, hook: Callable[[Connection], AbstractContextManager[object]]
+    ) -> AbstractContextManager[object]:
+        with ExitStack() as entered:
+            for reactor in inner(transport)._reactors():
+                entered.enter_context(hook(reactor._connection))
+            return entered.pop_all()
 
     def unreachable(self) -> str:
         """A URL at which nobody is."""

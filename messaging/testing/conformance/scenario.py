@@ -21,7 +21,7 @@ __all__ = ["DRIVER", "HOOKS", "Group", "Scenario"]
 
 DRIVER = ("driver",)
 """The faces of a scenario that pumps a bare connection: it has none, and runs once."""
-HOOKS = ("disconnect", "unreachable", "limited")
+HOOKS = ("block", "disconnect", "heartbeat", "limited", "stall", "unreachable")
 """What a scenario may ask of its subject; see Subject."""
 _NOTHING = (False, None, "none", "never", 0.0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,11 @@ class Subject:
       broken already it leaves alone.
     * `unreachable()` returns a URL at which no connection can be made.
     * `limited`: options under which a message of 64 KiB passes, and one of 256 KiB is too large.
+    * `block(connection)` is a context manager in which the peer wants nothing more of this connection, or of all;
+      it need not want it before something is published.
+    * `stall(connection)` is a context manager in which no byte reaches the driver's connection that is there now, and
+      no end of it either. New connections are not harmed. `silenced` does it to sockets.
+    * `heartbeat`: options under which heartbeats come every second.
     """
 
     url: str | Callable[[], str]
@@ -35,6 +41,9 @@ class Subject:
     disconnect: Callable[[Connection], None] | None = None
     unreachable: Callable[[], str] | None = None
     limited: Mapping[str, Any] | None = None
+    block: Callable[[Connection], AbstractContextManager[object]] | None = None
+    stall: Callable[[Connection], AbstractContextManager[object]] | None = None
+    heartbeat: Mapping[str, Any] | None = None
 
     @property
     def title(self) -> str:

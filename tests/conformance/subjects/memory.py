@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from messaging.drivers.memory import hub
@@ -23,6 +25,20 @@ def _cut_memory(connection: Any) -> None:
     connection.hub.faults.disconnect(connection.address)
 
 
+@contextmanager
+def _blocked_memory(connection: Any) -> Iterator[None]:
+    connection.hub.faults.block(connection.address)
+    yield
+    connection.hub.faults.unblock(connection.address)
+
+
+@contextmanager
+def _stalled_memory(connection: Any) -> Iterator[None]:
+    connection.hub.faults.silence(connection.address)
+    yield
+    connection.hub.faults.resume(connection.address)
+
+
 def _unreachable_memory() -> str:
     name = f"unreachable-{secrets.token_hex(6)}"
     refusing = hub(name)
@@ -39,4 +55,7 @@ def memory() -> Subject:
         disconnect=_cut_memory,
         unreachable=_unreachable_memory,
         limited={"max_body": 131_072},
+        block=_blocked_memory,
+        stall=_stalled_memory,
+        heartbeat={"heartbeat": 1.0},
     )

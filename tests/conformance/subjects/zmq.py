@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
-import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from messaging.testing.conformance import Subject
+from messaging.testing.conformance import Subject, silenced
+from tests.conformance.subjects.sockets import tcp_sockets
 
 __all__ = ["zmq"]
 
@@ -21,27 +22,28 @@ def _unreachable_zmq() -> str:
     return f"zmq+static://127.0.0.1:{port}/"
 
 
+def _ports(connection: Any) -> dict[str, set[int]]:
+    """Those of a driver's connection: of its peers, and its own."""
+    return {
+        "remote": {_port(peer.record.endpoint) for peer in connection._peers.open},
+        "local": {_port(connection._callers.endpoint)},
+    }
+
+
 def _cut_zmq(connection: Any) -> None:
     """Shut down the TCP connections behind a driver's connection: those to its peers, and those to its own port."""
-    ports = {_port(peer.record.endpoint) for peer in connection._peers.open}
-    own = _port(connection._callers.endpoint)
-    for entry in os.listdir("/proc/self/fd"):
-        try:
-            # A duplicate, so that what is closed here is not ZeroMQ's own descriptor.
-            number = os.dup(int(entry))
-        except OSError:
-            # It was the one of this listing, or was closed meanwhile.
-            continue
-        if not stat.S_ISSOCK(os.fstat(number).st_mode):
-            os.close(number)
-            continue
-        with socket.socket(fileno=number) as tcp:
-            try:
-                local, remote = tcp.getsockname()[1], tcp.getpeername()[1]
-            except (OSError, IndexError):
-                continue
-            if tcp.family == socket.AF_INET and (remote in ports or local == own):
-                tcp.shutdown(socket.SHUT_RDWR)
+    with tcp_sockets(**_ports(connection)) as sockets:
+        for each in sockets:
+            each.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def _stalled_zmq(connection: Any) -> Iterator[None]:
+    """Silence the same connections, at both ends where both are here."""
+    ports = _ports(connection)
+    both = ports["remote"] | ports["local"]
+    with tcp_sockets(local=both, remote=both) as sockets, silenced(sockets):
+        yield
 
 
 def _port(endpoint: str) -> int:
@@ -56,4 +58,6 @@ def zmq(root: Path) -> Subject:
         disconnect=_cut_zmq,
         unreachable=_unreachable_zmq,
         limited={"max_message": 131_072},
+        stall=_stalled_zmq,
+        heartbeat={"heartbeat": 1.0},
     )
