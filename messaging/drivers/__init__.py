@@ -34,6 +34,7 @@ _BUILT_IN = {
     "kombu": _BuiltIn("messaging.drivers.rabbit.kombu:Driver", "kombu", _KOMBU),
     "kombu+redis": _BuiltIn("messaging.drivers.kombu:Driver", "kombu,redis", _KOMBU | {"redis"}),
     "memory": _BuiltIn("messaging.drivers.memory:Driver"),
+    "rabbit": _BuiltIn("messaging.drivers.rabbit.pika:Driver", "rabbit", frozenset({"pika"})),
     "zmq": _BuiltIn("messaging.drivers.zmq:Driver", "zmq", frozenset({"zmq"})),
 }
 _OTHER_VARIANTS = {"kombu": "kombu+redis"}

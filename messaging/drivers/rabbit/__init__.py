@@ -1,1 +1,1 @@
-"""RabbitMQ over AMQP 0-9-1: the driver rabbit:// on pika, and the engine that it shares with kombu://."""
+"""RabbitMQ and its like over AMQP 0-9-1: the engine of rabbit:// and kombu://. It imports neither client library."""

@@ -131,7 +131,7 @@ class Declarations(ChannelOwner):
 
 def _key(methods: tuple[Method, ...]) -> tuple[str, ...]:
     """Names are enough: two declarations of one name with other arguments are refused by the broker anyway."""
-    return tuple(f"{type(method).__name__} {method[0]}" for method in methods)
+    return tuple(f"{type(method).__name__} {next(iter(method), '')}" for method in methods)
 
 
 _REMEMBERED = 10_000

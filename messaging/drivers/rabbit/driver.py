@@ -1,0 +1,64 @@
+"""What rabbit:// and kombu:// have in common as drivers: capabilities, the choice of a topology, and connections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from messaging.drivers import base
+from messaging.drivers.rabbit.client import MakeClient
+from messaging.drivers.rabbit.connection import RabbitConnection
+from messaging.drivers.rabbit.options import RabbitSettings, check
+from messaging.drivers.rabbit.topology import NativeTopology, Topology
+
+__all__ = ["broker_capabilities", "broker_connection"]
+
+
+def broker_capabilities(settings: RabbitSettings) -> base.Capabilities:
+    """What RabbitMQ does, whichever client library speaks to it. Raises InvalidUrl or ConfigError."""
+    check(settings)
+    return base.Capabilities(
+        fanout="queued",
+        pools=True,
+        storage=True,
+        confirms=True,
+        no_route="queue",
+        redelivers="on_loss",
+        requeue="later",
+        reject="dead_letter",
+        ordering="queue",
+        ttl=True,
+        stable_reply_address=settings.replies == "queue",
+        max_body=settings.max_body,
+    )
+
+
+def broker_connection(
+    settings: RabbitSettings,
+    role: base.Role,
+    events: base.ConnectionEvents,
+    services: base.Services,
+    make_client: MakeClient,
+) -> RabbitConnection:
+    """Make a connection that speaks through a client library; no I/O yet."""
+    return RabbitConnection(
+        settings,
+        role,
+        events,
+        services,
+        make_client=make_client,
+        topology=_topology(settings, role),
+        answers_survive=settings.replies == "queue",
+    )
+
+
+def _topology(settings: RabbitSettings, role: base.Role) -> Callable[[str], Topology]:
+    return partial(
+        NativeTopology,
+        queue_type=settings.queue_type,
+        expires=settings.expires,
+        topic_expires=settings.topic_expires,
+        max_length=settings.max_length,
+        # Only a client has nothing but answers at its address; a server is told of cancellations there.
+        direct_replies=settings.replies == "direct" and role is base.Role.RPC_CLIENT,
+    )

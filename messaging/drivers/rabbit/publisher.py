@@ -1,0 +1,398 @@
+"""Messages on their way out: in order, with their deadlines, to the news of what became of them.
+
+Two lanes, each a channel with a queue of its own, opened at the first message. What asks to be confirmed goes where
+the broker confirms everything; calls and answers, which ask for nothing because a reply proves more, go where it
+confirms nothing (confirms cost such traffic a third of its throughput). A message whose address needs something that is
+not declared yet waits beside its lane, so that it holds up nobody else.
+
+Copies of deliveries (later, or to the dead letters) are messages of the driver itself: they go on the confirmed lane
+and tell the one who asked.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from messaging.drivers.outbox import Outbox, in_doubt
+from messaging.drivers.rabbit.channels import ChannelOwner, Channels
+from messaging.drivers.rabbit.confirms import Confirms, Unconfirmed
+from messaging.drivers.rabbit.declarations import Declarations
+from messaging.drivers.rabbit.methods import Answer, ConfirmSelect
+from messaging.drivers.rabbit.properties import Properties
+from messaging.drivers.rabbit.refusals import nacked, no_route, publish_refused
+from messaging.drivers.rabbit.topology import Address, Topology
+from messaging.drivers.stream import Stream
+from messaging.errors import ConnectionLost, EncodeError, MessagingError, Rejected, TooLarge
+from messaging.message import Outgoing, SentResult, Stage
+
+__all__ = ["DriverCopy", "Publisher"]
+
+_HIGH = 256 * 1024
+"""Bytes that wait for the system to take them; beyond it messages stay where they can still be withdrawn."""
+
+
+class DriverCopy(NamedTuple):
+    """A message of the driver's own; `done` gets None when the broker has confirmed it."""
+
+    address: Address
+    properties: Properties
+    body: bytes
+    done: Callable[[Exception | None], None]
+    again: bool = True
+    """Whether it is published once more when it comes back: a delay queue may have expired meanwhile."""
+
+
+Item = Outgoing | DriverCopy
+
+
+class Lane(ChannelOwner):
+    """One channel for messages out."""
+
+    __slots__ = ("_channels", "_publisher", "channel", "confirms", "copies", "open", "outbox", "unconfirmed")
+
+    def __init__(self, publisher: Publisher, channels: Channels, confirmed: bool) -> None:
+        self._publisher = publisher
+        self._channels = channels
+        self.confirms: Confirms[Item] | None = Confirms() if confirmed else None
+        self.unconfirmed: Unconfirmed[Outgoing] = Unconfirmed(_finished)
+        self.outbox = Outbox()
+        self.copies: deque[DriverCopy] = deque()
+        self.channel: int | None = None
+        self.open = False
+
+    def __bool__(self) -> bool:
+        return bool(self.outbox) or bool(self.copies)
+
+    def begin(self) -> None:
+        """Ask for the channel."""
+        if self.channel is None and self._channels.alive:
+            self.channel = self._channels.open(self)
+
+    def on_channel_open(self) -> None:
+        """See ChannelOwner."""
+        if self.confirms is None or self.channel is None:
+            self.open = True
+        else:
+            self._channels.request(self.channel, ConfirmSelect(), self._confirming)
+
+    def _confirming(self, _answer: Answer) -> None:
+        self.open = True
+
+    def on_channel_closed(self, code: int, text: str) -> None:
+        """See ChannelOwner: one message was refused so hard that the others on the channel suffer for it."""
+        self.channel = None
+        self.open = False
+        self._publisher.lane_closed(self, code, text)
+
+    def on_returned(self, text: str, properties: Properties) -> None:
+        """See ChannelOwner."""
+        message_id = properties.message_id or ""
+        if self.confirms is not None:
+            self.confirms.returned(message_id, text)
+            return
+        outgoing = self.unconfirmed.returned(message_id)
+        if outgoing is not None:
+            self._publisher.tell(SentResult(outgoing, Stage.WRITTEN, no_route(outgoing.route, text)))
+
+    def on_confirmed(self, tag: int, multiple: bool, positive: bool) -> None:
+        """See ChannelOwner."""
+        if self.confirms is None:
+            return
+        publisher = self._publisher
+        news = publisher.news
+        for item, taken, returned in self.confirms.confirmed(tag, multiple, positive):
+            if isinstance(item, DriverCopy):
+                publisher.copy_ended(item, taken, returned)
+            elif returned is not None:
+                publisher.came_back(item, returned)
+            elif taken:
+                item.stage = Stage.TAKEN
+                news.append(SentResult(item, Stage.TAKEN))
+            else:
+                news.append(SentResult(item, Stage.WRITTEN, nacked(item)))
+
+
+class Publisher:
+    """Both lanes of one connection, over all its lives. `news` is taken by the connection at the end of a pump."""
+
+    def __init__(
+        self,
+        channels: Channels,
+        declarations: Declarations,
+        topology: Topology,
+        stream: Stream,
+        *,
+        identity: str,
+        max_body: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._channels = channels
+        self._declarations = declarations
+        self._topology = topology
+        self._stream = stream
+        self._identity = identity
+        self._max_body = max_body
+        self._clock = clock
+        self._confirmed = Lane(self, channels, True)
+        self._plain = Lane(self, channels, False)
+        self._lanes = (self._confirmed, self._plain)
+        self._parked: dict[tuple[str, str, bool], Outbox] = {}
+        self._count = 0
+        self._repeated: set[int] = set()
+        """Messages that came back from an address whose queue they create, and are on their way again."""
+        self.news: list[SentResult] = []
+        self.reply_address = ""
+        self.returned = 0
+
+    def tell(self, result: SentResult) -> None:
+        """Note news of a message."""
+        self.news.append(result)
+
+    # What comes in
+
+    def publish(self, outgoing: Outgoing) -> None:
+        """Take a message; its news follow."""
+        if len(outgoing.body) > self._max_body:
+            self.tell(SentResult(outgoing, None, self._too_large(len(outgoing.body))))
+            return
+        (self._confirmed if outgoing.confirm else self._plain).outbox.push(outgoing)
+
+    def copy(self, copy: DriverCopy) -> None:
+        """Take a message of the driver's own."""
+        self._confirmed.copies.append(copy)
+
+    def _too_large(self, size: int) -> TooLarge:
+        return TooLarge(f"the message has {size} bytes, and {self._max_body} are allowed (option max_body)")
+
+    # What is so
+
+    @property
+    def blocked(self) -> bool:
+        """Whether so much waits that no more should be taken."""
+        return self._confirmed.outbox.blocked or self._plain.outbox.blocked
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be written or confirmed."""
+        return not (
+            self._confirmed
+            or self._plain
+            or self._parked
+            or (self._confirmed.confirms and len(self._confirmed.confirms))
+        )
+
+    @property
+    def next_expiry(self) -> float:
+        """When `expire` is to be called next."""
+        earliest = min(self._confirmed.outbox.next_expiry, self._plain.outbox.next_expiry)
+        for outbox in self._parked.values():
+            earliest = min(earliest, outbox.next_expiry)
+        return earliest
+
+    def expire(self, now: float) -> None:
+        """Tell of what has not been written by its deadline."""
+        for outbox in (self._confirmed.outbox, self._plain.outbox, *self._parked.values()):
+            if outbox.next_expiry <= now:
+                outbox.expire(now)
+                self.news += outbox.news()
+
+    # What goes out
+
+    def write(self) -> None:
+        """Write what may go, as far as there is room."""
+        for lane in self._lanes:
+            if lane:
+                if lane.open:
+                    self._write_lane(lane)
+                elif lane.channel is None:
+                    lane.begin()
+
+    def _write_lane(self, lane: Lane) -> None:
+        stream = self._stream
+        now = self._clock()
+        while lane.copies and stream.unwritten < _HIGH:
+            self._write_copy(lane, lane.copies.popleft(), now)
+        outbox = lane.outbox
+        while outbox and stream.unwritten < _HIGH and lane.open:
+            outgoing = outbox.pop(now)
+            if outgoing is None:
+                break
+            self._write(lane, outgoing, now)
+        self.news += outbox.news()
+
+    def _write(self, lane: Lane, outgoing: Outgoing, now: float) -> None:
+        topology = self._topology
+        try:
+            address = topology.mailbox(outgoing) if outgoing.store > 0.0 else topology.address(outgoing)
+        except MessagingError as error:
+            self.tell(SentResult(outgoing, None, error))
+            return
+        if address.needs and not self._declarations.stands(address, now):
+            self._park(lane, outgoing, address, now)
+            return
+        channel = lane.channel
+        if channel is None:
+            lane.outbox.unpop(outgoing)
+            return
+        expires = address.expires
+        remaining: float | None = None
+        if outgoing.budget and outgoing.deadline:
+            remaining = outgoing.deadline - now
+            if expires is None or remaining < expires:
+                expires = remaining
+        # The stage first, then the look at `withdrawn`: its sender does it the other way round.
+        outgoing.stage = Stage.WRITTEN
+        if outgoing.withdrawn:
+            return
+        self._count = count = self._count + 1
+        reply_to = self.reply_address if outgoing.reply_to else ""
+        try:
+            body = outgoing.body
+            if outgoing.encode is not None:
+                body = outgoing.encode(reply_to, remaining)
+                if len(body) > self._max_body:
+                    raise self._too_large(len(body))
+            properties = topology.stamp(outgoing, f"{count:x}", reply_to, expires, address.persistent)
+            self._channels.publish(channel, address.exchange, address.key, address.mandatory, properties, body)
+        except MessagingError as error:
+            outgoing.stage = None
+            self.tell(SentResult(outgoing, None, error))
+        except Exception as error:
+            # The sender's own `encode`, or a header that cannot be written.
+            outgoing.stage = None
+            refusal = EncodeError(f"the message cannot be encoded: {error}")
+            refusal.__cause__ = error
+            self.tell(SentResult(outgoing, None, refusal))
+        else:
+            message_id = properties.message_id or ""
+            if lane.confirms is not None:
+                lane.confirms.written(outgoing, message_id)
+            elif address.mandatory:
+                lane.unconfirmed.written(outgoing, message_id)
+
+    def _write_copy(self, lane: Lane, copy: DriverCopy, now: float) -> None:
+        address = copy.address
+        if not self._declarations.stands(address, now):
+
+            def declared(error: Exception | None) -> None:
+                if error is None:
+                    lane.copies.append(copy)
+                else:
+                    copy.done(error)
+
+            self._declarations.ensure(address, now, declared)
+            return
+        if lane.channel is None or lane.confirms is None:
+            lane.copies.appendleft(copy)
+            return
+        self._count += 1
+        properties = copy.properties
+        if not properties.message_id:
+            properties.message_id = f"{self._count:x}"
+        self._channels.publish(lane.channel, address.exchange, address.key, True, properties, copy.body)
+        lane.confirms.written(copy, properties.message_id)
+
+    def _park(self, lane: Lane, outgoing: Outgoing, address: Address, now: float) -> None:
+        key = (address.exchange, address.key, lane.confirms is not None)
+        parked = self._parked.get(key)
+        if parked is not None:
+            parked.push(outgoing)
+            return
+        parked = self._parked[key] = Outbox()
+        parked.push(outgoing)
+
+        def declared(error: Exception | None) -> None:
+            waiting = self._parked.pop(key, None)
+            if waiting is None:
+                return
+            instant = self._clock()
+            while (free := waiting.pop(instant)) is not None:
+                if error is not None:
+                    self.tell(SentResult(free, None, _for_one(error)))
+                elif lane.open:
+                    self._write(lane, free, instant)
+                else:
+                    lane.outbox.push(free)
+            self.news += waiting.news()
+
+        self._declarations.ensure(address, now, declared)
+
+    # What comes back
+
+    def came_back(self, outgoing: Outgoing, text: str) -> None:
+        """A confirmed message that no queue took."""
+        self.returned += 1
+        if outgoing.store > 0.0 and id(outgoing) not in self._repeated:
+            # Its mailbox was deleted since we declared it; it was not taken, so it may be sent again.
+            self._repeated.add(id(outgoing))
+            self._declarations.forget(self._topology.mailbox(outgoing))
+            outgoing.stage = None
+            self._confirmed.outbox.push(outgoing)
+            return
+        self._repeated.discard(id(outgoing))
+        self.tell(SentResult(outgoing, Stage.WRITTEN, no_route(outgoing.route, text)))
+
+    def copy_ended(self, copy: DriverCopy, taken: bool, returned: str | None) -> None:
+        """The last word on a copy."""
+        if returned is not None and copy.again:
+            self._declarations.forget(copy.address)
+            self._confirmed.copies.append(copy._replace(again=False))
+        elif returned is not None or not taken:
+            reason = returned or "its queue is full"
+            copy.done(Rejected(f"the broker did not take the copy of a message for {copy.address.key!r}: {reason}"))
+        else:
+            copy.done(None)
+
+    def lane_closed(self, lane: Lane, code: int, text: str) -> None:
+        """The broker has closed a lane. Whatever was declared may be gone; what was under way is in doubt."""
+        self._declarations.forget_all()
+        lost: list[Item] = lane.confirms.lose() if lane.confirms is not None else list(lane.unconfirmed.lose())
+        cause = ConnectionLost(f"the broker has closed the channel: {code} {text}")
+        if len(lost) == 1 and type(lost[0]) is Outgoing and lane.confirms is not None:
+            # It can only have been this one, and then it was not taken.
+            self.tell(SentResult(lost[0], Stage.WRITTEN, publish_refused(code, text)))
+            return
+        self._in_doubt(lost, cause)
+
+    def _in_doubt(self, items: Iterable[Item], cause: Exception) -> None:
+        for item in items:
+            if isinstance(item, DriverCopy):
+                item.done(ConnectionLost(f"the connection went before a copy was confirmed: {cause}"))
+            elif item.confirm:
+                self.tell(in_doubt(item, cause))
+
+    def lose(self, cause: Exception, answers_survive: bool) -> None:
+        """The connection is gone. What was not written is NO; what was and is not confirmed is in doubt.
+
+        What asks for no confirmation is told only where its answer cannot come any more.
+        """
+        for lane in self._lanes:
+            lane.channel = None
+            lane.open = False
+            if lane.confirms is not None:
+                self._in_doubt(lane.confirms.lose(), cause)
+            for outgoing in lane.unconfirmed.lose():
+                if outgoing.reply_to and not answers_survive:
+                    self.tell(in_doubt(outgoing, cause))
+            copies, lane.copies = lane.copies, deque()
+            self._in_doubt(copies, cause)
+            self.news += lane.outbox.lose(cause)
+        parked, self._parked = self._parked, {}
+        for outbox in parked.values():
+            self.news += outbox.lose(cause)
+        self._repeated.clear()
+
+
+def _finished(outgoing: Outgoing) -> bool:
+    return outgoing.token is None
+
+
+def _for_one(error: Exception) -> Exception:
+    """An error of its own for each message: an error object belongs to one raiser."""
+    if isinstance(error, MessagingError):
+        own = type(error)(str(error), delivered=error.delivered, retryable=error.retryable)
+        own.__cause__ = error
+        return own
+    return error
