@@ -1,0 +1,113 @@
+"""Whether brokers can be reached: the states of a connection, and when the next look is due.
+
+The client library reconnects by itself and tells that all its connections are gone, but never that they are back. So
+after an outage the cluster is asked one question over a connection of its own, with backoff between two tries; an
+answer means READY. It knows no producers, consumers or messages.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from messaging.backoff import Backoff
+from messaging.drivers.base import Services, State
+from messaging.drivers.kafka import clients, configuration
+from messaging.drivers.kafka.options import KafkaSettings
+from messaging.drivers.kafka.reasons import code_of
+from messaging.errors import AuthFailed, ConfigError, ConnectFailed
+
+__all__ = ["Contact"]
+
+Told = tuple[State, Exception | None, float | None]
+
+
+class Contact:
+    """The state of one connection. Owner only; `post` takes the results of offloaded work to the owner."""
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        services: Services,
+        post: Callable[[Callable[[], None]], None],
+        connected: Callable[[tuple[str, str] | None], None],
+    ) -> None:
+        self._settings = settings
+        self._services = services
+        self._post = post
+        self._connected = connected
+        """Told before READY, with the login that the brokers have just taken."""
+        self._backoff = Backoff(initial=0.1, maximum=2.0, source=services.random)
+        self.state: State | None = None
+        self.told: list[Told] = []
+        """Changes of state that nobody has told yet."""
+        self.due = 0.0
+        """When `step` wants to be called."""
+        self.ended = False
+        """No further try will be made."""
+        self.reconnects = 0
+        self._asking = False
+
+    def step(self, now: float) -> None:
+        """Begin a try where one is due."""
+        if self.ended or self._asking or now < self.due:
+            return
+        self._asking = True
+        self.due = math.inf
+        self.become(State.CONNECTING)
+        settings = self._settings
+
+        def look() -> tuple[str, str] | None:
+            user = configuration.login(settings)
+            conf = configuration.common(settings, user, clients.client_id(settings.client_id, "contact"))
+            futures = clients.ask(
+                configuration.urgent(conf),
+                lambda admin: {"cluster": admin.describe_cluster(request_timeout=settings.connect_timeout)},
+                settings.connect_timeout,
+            )
+            futures["cluster"].result()
+            return user
+
+        self._services.offload(look, lambda user, error: self._post(lambda: self._looked(user, error)))
+
+    def _looked(self, user: tuple[str, str] | None, error: BaseException | None) -> None:
+        self._asking = False
+        if self.ended:
+            return
+        if error is None:
+            if self.state is State.CONNECTING:
+                self._connected(user)
+                self.become(State.READY)
+            return
+        self.lost(error if isinstance(error, Exception) else ConnectFailed(repr(error)))
+
+    def lost(self, cause: Exception) -> None:
+        """No broker is connected any more; or that one refuses us, which ends it."""
+        if self.ended or self.state is State.LOST:
+            return
+        if not isinstance(cause, AuthFailed | ConfigError | ConnectFailed):
+            failure = code_of(cause)
+            told = f"{failure.str()} ({failure.name()})" if failure is not None else str(cause)
+            wrapped = ConnectFailed(f"no Kafka broker could be asked: {told}")
+            wrapped.__cause__ = cause
+            cause = wrapped
+        if isinstance(cause, AuthFailed | ConfigError):
+            self.ended = True
+            self.due = math.inf
+            self.become(State.LOST, cause)
+            return
+        if self.state is State.READY or self.state is State.BLOCKED:
+            self.reconnects += 1
+        delay = self._backoff.next()
+        self.due = self._services.clock() + delay
+        self.become(State.LOST, cause, delay)
+
+    def whole(self) -> None:
+        """Everything that was subscribed is back."""
+        self._backoff.reset()
+
+    def become(self, state: State, cause: Exception | None = None, retry_in: float | None = None) -> None:
+        """Note a state for telling."""
+        if state is not self.state:
+            self.state = state
+            self.told.append((state, cause, retry_in))

@@ -1,0 +1,355 @@
+"""The connection of listeners: a consumer for each source, pumped in turn, and one producer for copies.
+
+The library waits in one consumer at a time and cannot be woken, so it waits at most 10 ms; where no consumer has room
+for more, the owner rests on a descriptor instead, and where handlers are quick, for a millisecond that lets a batch of
+settlements come together.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import select
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from messaging.drivers.base import ConnectionEvents, Services, State
+from messaging.drivers.kafka import clients, configuration
+from messaging.drivers.kafka.contact import Contact
+from messaging.drivers.kafka.copies import Copier
+from messaging.drivers.kafka.options import KafkaSettings
+from messaging.drivers.kafka.preparing import Prepared, prepare
+from messaging.drivers.kafka.subscription import Life, Subscription
+from messaging.drivers.kafka.topics import names_for
+from messaging.drivers.wakeup import WakeUp
+from messaging.errors import ConnectFailed, InvalidTarget, Unsupported
+from messaging.message import Delivery, Outcome, Outgoing, SentResult, Source, SourceKind
+
+__all__ = ["ListenerConnection"]
+
+_CAP = 0.01
+"""Seconds for which the library may wait: it cannot be woken."""
+_SHORT = 0.001
+"""Seconds for which settlements are let come together, while handlers are quick."""
+_QUICK = 0.05
+"""Seconds without room after which handlers do not count as quick any more."""
+
+
+class ListenerConnection:
+    """See messaging.drivers.base.Connection."""
+
+    def __init__(self, settings: KafkaSettings, events: ConnectionEvents, services: Services) -> None:
+        self.client_id = clients.client_id(settings.client_id, "listener")
+        self._settings = settings
+        self._events = events
+        self._services = services
+        self._clock = services.clock
+        self._names = names_for(
+            settings.wire, settings.url.vhost, settings.oslo_group, listeners_too=settings.oslo_suffix == "both"
+        )
+        self._posted: deque[Callable[[], None]] = deque()
+        self._contact = Contact(settings, services, self._post, self._connected)
+        self._user: configuration.Login = None
+        self._copier = Copier(lambda: configuration.copier(settings, self._user, self.client_id))
+        self._subscriptions: dict[Source, Subscription] = {}
+        self._leaving: list[Subscription] = []
+        """Unsubscribed, or replaced; their consumers are not closed yet."""
+        self._unannounced = False
+        self._generations = itertools.count(1)
+        self._sent: list[SentResult] = []
+        self._wakeup = WakeUp()
+        self._poller = select.poll()
+        self._poller.register(self._wakeup.descriptor, select.POLLIN)
+        self._resting = False
+        self._woken = False
+        self._full_since = math.inf
+        self._rotation = 0
+        self._close_by: float | None = None
+        self._closed = False
+        self._stale = 0
+        self._rebalances = 0
+
+    # Turns
+
+    def pump(self, timeout: float) -> float:
+        """See Connection."""
+        if self._closed:
+            return math.inf
+        reading = [each for each in self._subscriptions.values() if each.has_room and each.life is not Life.PREPARING]
+        wait = self._wait(timeout, reading)
+        while self._posted:
+            self._posted.popleft()()
+        self._rotation += 1
+        first = reading[self._rotation % len(reading)] if reading else None
+        for subscription in [*self._subscriptions.values(), *self._leaving]:
+            subscription.turn(wait if subscription is first else 0.0)
+        self._copier.poll()
+        self._watch()
+        self._contact.step(self._clock())
+        if self._contact.state is State.READY:
+            self._begin()
+        if self._close_by is not None:
+            self._try_to_close(self._close_by)
+        else:
+            self._fire()
+        return self._rest()
+
+    def _wait(self, timeout: float, reading: Sequence[Subscription]) -> float:
+        """Rest, where nothing can be read; else return how long the library may wait."""
+        woken, self._woken = self._woken, False
+        now = self._clock()
+        wait = min(timeout, max(0.0, self._next_due() - now))
+        if woken or self._posted or wait <= 0.0:
+            return 0.0
+        if reading:
+            self._full_since = math.inf
+            return min(wait, _CAP)
+        if self._copier.under_way:
+            wait = min(wait, _CAP)
+        if self._full_since == math.inf:
+            self._full_since = now
+        if self._subscriptions and now - self._full_since < _QUICK:
+            self._poller.poll(max(1, math.ceil(1000 * min(wait, _SHORT))))
+            return 0.0
+        self._resting = True
+        # The look after the flag: whoever wakes does it the other way round.
+        if not (self._woken or self._posted):
+            self._poller.poll(math.ceil(1000 * min(wait, 1.0)))
+        self._resting = False
+        self._woken = False
+        self._wakeup.silence()
+        return 0.0
+
+    def _next_due(self) -> float:
+        due = self._contact.due if self._close_by is None else min(self._contact.due, self._close_by)
+        for subscription in itertools.chain(self._subscriptions.values(), self._leaving):
+            due = min(due, subscription.due)
+        return due
+
+    def _rest(self) -> float:
+        if self._closed:
+            return math.inf
+        if self._posted or self._sent or self._contact.told:
+            return 0.0
+        return max(0.0, self._next_due() - self._clock())
+
+    def _watch(self) -> None:
+        for troubles in [*(each.troubles for each in self._subscriptions.values()), self._copier.troubles]:
+            failure = troubles.outage()
+            if failure is not None:
+                self._contact.lost(failure)
+
+    def _connected(self, user: configuration.Login) -> None:
+        renewed = self._user is not None and user != self._user
+        self._user = user
+        self._unannounced = True
+        if renewed:
+            self._copier.renew(user)
+            for subscription in self._subscriptions.values():
+                subscription.renew(user)
+
+    # Sources
+
+    def subscribe(self, source: Source, window: int) -> None:
+        """See Connection."""
+        known = self._subscriptions.get(source)
+        if known is not None:
+            known.window = window
+            return
+        try:
+            self._names.receiving(source)
+            retry, dead = self._own_topics(source)
+        except InvalidTarget as error:
+            refusal = error
+            self._post(lambda: self._events.on_subscribed(source, "", refusal))
+            return
+        self._subscriptions[source] = Subscription(
+            source,
+            window,
+            group=self._names.group(source),
+            retry=retry,
+            dead=dead,
+            level_of=self._names.level,
+            clock=self._clock,
+            copier=self._copier,
+            commit_interval=self._settings.commit_interval,
+            retry_buffer=self._settings.retry_buffer,
+            offload=self._offload,
+            next_generation=self._generations.__next__,
+        )
+        self.wake()
+
+    def _own_topics(self, source: Source) -> tuple[str | None, str | None]:
+        if source.kind is SourceKind.DEAD:
+            return None, None
+        return self._names.retry(source), self._names.dead(source)
+
+    def _begin(self) -> None:
+        """Have what was subscribed prepared."""
+        for subscription in self._subscriptions.values():
+            if subscription.life is Life.PREPARING and not subscription.begun:
+                subscription.begun = True
+                self._prepare(subscription)
+
+    def _prepare(self, subscription: Subscription) -> None:
+        settings = self._settings
+        source = subscription.source
+        retry, dead = self._own_topics(source)
+        conf = configuration.consumer(settings, self._user, self.client_id, subscription.group)
+        conf["on_commit"] = subscription.on_commit
+        user = self._user
+        from_beginning = settings.start == "beginning" or source.kind is SourceKind.DEAD
+
+        def work() -> Prepared:
+            topics = self._names.receiving(source)
+            return prepare(settings, conf, user, topics, retry, dead, from_beginning=from_beginning)
+
+        def done(found: Any, error: BaseException | None) -> None:
+            if isinstance(error, ConnectFailed) and error.retryable and subscription.life is Life.PREPARING:
+                # No broker just now: once more when one is there.
+                subscription.begun = False
+                self._contact.lost(error)
+            else:
+                subscription.prepared(found, error)
+
+        self._offload(work, done)
+
+    def unsubscribe(self, source: Source) -> None:
+        """See Connection."""
+        subscription = self._subscriptions.pop(source, None)
+        if subscription is None:
+            return
+        subscription.unsubscribe()
+        self._leaving.append(subscription)
+        self.wake()
+
+    def settle(self, deliveries: Sequence[Delivery], outcome: Outcome, delay: float = 0.0, reason: str = "") -> None:
+        """See Connection."""
+        if not deliveries:
+            return
+        source = deliveries[0].source
+        subscription = self._subscriptions.get(source)
+        if subscription is None or subscription.life is Life.PREPARING:
+            subscription = next((each for each in self._leaving if each.source == source), subscription)
+        if subscription is None:
+            self._stale += len(deliveries)
+            return
+        subscription.settle(deliveries, outcome, delay, reason)
+
+    # Telling
+
+    def _fire(self) -> None:
+        contact = self._contact
+        told, contact.told = contact.told, []
+        for state, cause, retry_in in told:
+            self._events.on_state(state, cause, retry_in, None)
+        if self._sent:
+            sent, self._sent = self._sent, []
+            self._events.on_sent(sent)
+        self._announce_again()
+        for subscription in [*self._subscriptions.values(), *self._leaving]:
+            self._tell(subscription)
+        self._leaving = [each for each in self._leaving if each.life is not Life.GONE]
+
+    def _announce_again(self) -> None:
+        """After an outage, say of each source that it is there again; its assignment has survived."""
+        if not self._unannounced or self._contact.state is not State.READY:
+            return
+        self._unannounced = False
+        for subscription in self._subscriptions.values():
+            if subscription.announced and not subscription.news:
+                subscription.news.append((subscription.group, None))
+        self._contact.whole()
+
+    def _tell(self, subscription: Subscription) -> None:
+        source = subscription.source
+        news, subscription.news = subscription.news, []
+        for address, error in news:
+            if error is None and self._contact.state is not State.READY:
+                # It is said when brokers can be reached again.
+                self._unannounced = True
+                continue
+            self._events.on_subscribed(source, address, error)
+        settled, subscription.settled = subscription.settled, []
+        for deliveries, error in settled:
+            self._events.on_settled(deliveries, error)
+        batch, subscription.batch = subscription.batch, []
+        if batch:
+            self._events.on_deliveries(source, batch)
+        if subscription.life is Life.GONE and self._subscriptions.get(source) is subscription:
+            del self._subscriptions[source]
+
+    # The end
+
+    def close(self, grace: float) -> None:
+        """See Connection."""
+        if self._close_by is None:
+            self._close_by = self._clock() + grace
+            self.wake()
+
+    def _try_to_close(self, by: float) -> None:
+        for source in list(self._subscriptions):
+            subscription = self._subscriptions.pop(source)
+            self._leaving.append(subscription)
+            self._tell(subscription)
+        if not self._copier.under_way:
+            for subscription in self._leaving:
+                subscription.finish()
+        self._fire()
+        if self._clock() < by and any(each.life is not Life.GONE for each in self._leaving):
+            return
+        for subscription in self._leaving:
+            self._stale += subscription.stale
+            self._rebalances += subscription.rebalances
+            subscription.finish()
+        holder = self._copier.take()
+        if holder:
+            self._services.offload(lambda: clients.dispose(holder), lambda _, error: None)
+        self._contact.ended = True
+        self._closed = True
+        self._events.on_state(State.CLOSED, None, None, None)
+
+    # What any thread may call
+
+    def _offload(self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+        """Run what blocks, and `done` on the owner; or, when the connection is closed, what is left to give back."""
+
+        def ended(result: Any, error: BaseException | None) -> None:
+            if self._closed:
+                if isinstance(result, Prepared):
+                    clients.dispose([result.consumer])
+                return
+            self._post(lambda: done(result, error))
+
+        self._services.offload(function, ended)
+
+    def _post(self, function: Callable[[], None]) -> None:
+        self._posted.append(function)
+        self.wake()
+
+    def wake(self) -> None:
+        """See Connection; any thread, and signal handlers."""
+        self._woken = True
+        if self._resting:
+            self._wakeup.ring()
+
+    def fileno(self) -> int | None:
+        """See Connection; the library has no descriptor."""
+        return None
+
+    def publish(self, outgoing: Outgoing) -> None:
+        """See Connection; a listener's connection sends nothing."""
+        error = Unsupported("this connection of kafka:// receives notifications and sends none")
+        self._post(lambda: self._sent.append(SentResult(outgoing, None, error)))
+
+    def counts(self) -> dict[str, int]:
+        """See Connection."""
+        everything = [*self._subscriptions.values(), *self._leaving]
+        return {
+            "reconnects": self._contact.reconnects,
+            "stale_settlements": self._stale + sum(each.stale for each in everything),
+            "rebalances": self._rebalances + sum(each.rebalances for each in everything),
+            "waiting_for_retry": sum(len(each.delayed) for each in everything),
+            "copies_failed": self._copier.failed,
+        }

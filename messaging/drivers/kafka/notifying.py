@@ -1,0 +1,410 @@
+"""The connection of notifiers: one idempotent producer, to which any thread writes, and its delivery reports.
+
+`publish` gives a message to the library at once, on the caller's thread (measured: 0.24 ms from there to the
+confirmation, 9.3 ms by way of an owner that cannot be woken). The owner polls for reports while any are due, and
+rests on a descriptor while none are. What the library has taken cannot be recalled: a sender whose deadline passes
+before its report is told MAYBE, by whoever keeps its deadline above.
+
+A message to a topic that was not seen yet waits here until somebody has looked whether it exists: the library would
+find out only by waiting until the message times out.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from confluent_kafka import KafkaError, Message, Producer
+
+from messaging.drivers.base import ConnectionEvents, Services, State
+from messaging.drivers.kafka import clients, configuration, headers
+from messaging.drivers.kafka.clients import Troubles
+from messaging.drivers.kafka.contact import Contact
+from messaging.drivers.kafka.options import KafkaSettings
+from messaging.drivers.kafka.preparing import find_topics
+from messaging.drivers.kafka.reasons import code_of, of_message
+from messaging.drivers.kafka.topics import names_for
+from messaging.drivers.outbox import expired, unwritten
+from messaging.drivers.wakeup import WakeUp
+from messaging.errors import (
+    Cancelled,
+    Closed,
+    ConnectFailed,
+    EncodeError,
+    InvalidTarget,
+    MessagingError,
+    TooLarge,
+    Unsupported,
+)
+from messaging.message import Outcome, Outgoing, Route, SentResult, Source, Stage
+
+__all__ = ["NotifierConnection"]
+
+_CAP = 0.01
+"""Seconds for which the library may wait: it cannot be woken."""
+_LOOK = 0.05
+"""Seconds between two looks at the deadlines of what waits for its topic."""
+_PURGE = 0.5
+"""Seconds for the library to give up what it has at close."""
+
+
+class NotifierConnection:
+    """See messaging.drivers.base.Connection."""
+
+    def __init__(self, settings: KafkaSettings, events: ConnectionEvents, services: Services) -> None:
+        self.client_id = clients.client_id(settings.client_id, "notifier")
+        self._settings = settings
+        self._events = events
+        self._services = services
+        self._clock = services.clock
+        self._names = names_for(
+            settings.wire, settings.url.vhost, settings.oslo_group, listeners_too=settings.oslo_suffix == "both"
+        )
+        self._plain = settings.wire == "oslo"
+        """The predecessor writes no headers."""
+        self._posted: deque[Callable[[], None]] = deque()
+        self._contact = Contact(settings, services, self._post, self._connected)
+        self._troubles = Troubles()
+        self._producer: Producer | None = None
+        self._user: configuration.Login = None
+        self._topics: dict[tuple[Route, Any], str] = {}
+        self._known: set[str] = set()
+        """Topics that exist."""
+        self._held: dict[str, deque[Outgoing]] = {}
+        """What waits for its topic, or for room in the library's buffer."""
+        self._asked: set[str] = set()
+        self._look_at = math.inf
+        self._news: list[SentResult] = []
+        self._answers: deque[SentResult] = deque()
+        """The same from other threads."""
+        self._wakeup = WakeUp()
+        self._poller = select.poll()
+        self._poller.register(self._wakeup.descriptor, select.POLLIN)
+        self._resting = False
+        self._woken = False
+        self._full = False
+        self._sign = 0.0
+        """When the brokers last confirmed something, or nothing was under way."""
+        self._close_by: float | None = None
+        self._purged = False
+        self._closed = False
+        self._refused = 0
+
+    # Publishing: any thread
+
+    def publish(self, outgoing: Outgoing) -> None:
+        """See Connection; any thread."""
+        route = outgoing.route
+        key = (route, outgoing.headers.get("level") if self._plain else None)
+        topic = self._topics.get(key)
+        if topic is None:
+            try:
+                topic = self._topics[key] = self._names.sending(route, outgoing.headers)
+            except InvalidTarget as error:
+                self._tell(SentResult(outgoing, None, error))
+                return
+        # What waits goes first, so that messages of one thread keep their order.
+        if topic in self._known and not self._held.get(topic):
+            self._write(topic, outgoing)
+        else:
+            self._held.setdefault(topic, deque()).append(outgoing)
+            self.wake()
+
+    def _write(self, topic: str, outgoing: Outgoing) -> bool:
+        """Give a message to the library; False when its buffer is full."""
+        producer = self._producer
+        if producer is None:
+            self._tell(unwritten(outgoing, None))
+            return True
+        # The stage first, then the look at `withdrawn`: its sender does it the other way round.
+        outgoing.stage = Stage.WRITTEN
+        if outgoing.withdrawn:
+            return True
+        if outgoing.deadline and outgoing.deadline <= self._clock():
+            outgoing.stage = None
+            self._tell(expired(outgoing))
+            return True
+        try:
+            body = outgoing.body
+            if outgoing.encode is not None:
+                body = outgoing.encode("", outgoing.deadline - self._clock() if outgoing.budget else None)
+            if len(body) > self._settings.max_body:
+                raise TooLarge(
+                    f"the message has {len(body)} bytes, and option max_body allows {self._settings.max_body}"
+                )
+            producer.produce(
+                topic,
+                body,
+                outgoing.key,
+                headers=None if self._plain else headers.encode(outgoing.headers),
+                on_delivery=partial(self._reported, outgoing),
+            )
+        except BufferError:
+            outgoing.stage = None
+            if not self._full:
+                self._full = True
+                self.wake()
+            held = self._held.setdefault(topic, deque())
+            if not held or held[0] is not outgoing:
+                held.append(outgoing)
+            return False
+        except Exception as error:
+            outgoing.stage = None
+            self._tell(SentResult(outgoing, None, self._refusal(error, topic)))
+        else:
+            if self._resting:
+                self._resting = False
+                self._wakeup.ring()
+        return True
+
+    def _refusal(self, error: Exception, topic: str) -> MessagingError:
+        if isinstance(error, MessagingError):
+            return error
+        reason = code_of(error)
+        refusal = (
+            of_message(reason, topic)
+            if reason is not None
+            # The sender's own `encode`, or a header that cannot be written.
+            else EncodeError(f"the message cannot be encoded: {error}")
+        )
+        refusal.__cause__ = error
+        return refusal
+
+    def _reported(self, outgoing: Outgoing, error: KafkaError | None, message: Message) -> None:
+        """The library's report on one message; called by whoever polls."""
+        if error is None:
+            outgoing.stage = Stage.TAKEN
+            if outgoing.confirm:
+                self._news.append(SentResult(outgoing, Stage.TAKEN))
+            return
+        refusal = of_message(error, str(message.topic()))
+        if error.code() == KafkaError._PURGE_QUEUE:
+            outgoing.stage = None
+        elif error.code() in (KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART):
+            # It was deleted; the next message looks again.
+            self._known.discard(str(message.topic()))
+        self._refused += 1
+        self._news.append(SentResult(outgoing, outgoing.stage, refusal))
+
+    def _tell(self, result: SentResult) -> None:
+        self._answers.append(result)
+        self.wake()
+
+    # Everything else: the owner
+
+    def pump(self, timeout: float) -> float:
+        """See Connection."""
+        if self._closed:
+            return math.inf
+        self._wait(timeout)
+        now = self._clock()
+        while self._posted:
+            self._posted.popleft()()
+        if self._producer is not None:
+            # Also serves what the library has to tell of its brokers.
+            self._producer.poll(0)
+            self._watch(now)
+        self._contact.step(now)
+        if self._held:
+            self._release(now)
+        if self._close_by is not None:
+            self._try_to_close(now)
+        if not self._closed:
+            self._fire()
+        return self._rest(self._clock())
+
+    def _wait(self, timeout: float) -> None:
+        if self._woken or self._answers or self._posted or timeout <= 0.0:
+            self._woken = False
+            return
+        if self._producer is not None and self._under_way():
+            self._producer.poll(min(timeout, _CAP))
+            self._woken = False
+            return
+        wait = min(timeout, max(0.0, self._next_due() - self._clock()), 1.0)
+        self._resting = True
+        # The look after the flag: whoever posts does it the other way round.
+        if not self._wanted():
+            self._poller.poll(math.ceil(1000 * wait))
+        self._resting = False
+        self._woken = False
+        self._wakeup.silence()
+
+    def _wanted(self) -> bool:
+        return bool(self._woken or self._answers or self._posted or self._under_way())
+
+    def _next_due(self) -> float:
+        due = min(self._contact.due, self._look_at)
+        return due if self._close_by is None else min(due, self._close_by)
+
+    def _rest(self, now: float) -> float:
+        if self._closed:
+            return math.inf
+        if self._answers or self._posted or self._contact.told:
+            return 0.0
+        return max(0.0, self._next_due() - now)
+
+    def _watch(self, now: float) -> None:
+        failure = self._troubles.outage()
+        if failure is None:
+            if self._news or not self._under_way():
+                self._sign = now
+            elif now - self._sign > 2 * self._settings.heartbeat and self._contact.state is State.READY:
+                self._sign = now
+                failure = ConnectFailed(
+                    f"the Kafka brokers have confirmed nothing for {2 * self._settings.heartbeat:g} s"
+                )
+        if failure is not None:
+            self._contact.lost(failure)
+
+    def _under_way(self) -> int:
+        return len(self._producer) if self._producer is not None else 0
+
+    def _connected(self, user: configuration.Login) -> None:
+        self._user = user
+        if self._producer is None:
+            self._producer = clients.make_producer(
+                configuration.producer(self._settings, user, self.client_id), self._troubles
+            )
+        elif user is not None:
+            self._producer.set_sasl_credentials(*user)
+
+    # Topics that were not seen yet
+
+    def _release(self, now: float) -> None:
+        """Go through what waits: ask for its topic, send it, or tell that its time is over."""
+        if self._full and self._producer is not None:
+            self._full = False
+        for topic, held in list(self._held.items()):
+            if topic in self._known:
+                while held and self._write(topic, held[0]):
+                    held.popleft()
+            elif topic not in self._asked and held and self._producer is not None:
+                self._ask(topic)
+            for outgoing in list(held):
+                if outgoing.deadline and outgoing.deadline <= now:
+                    held.remove(outgoing)
+                    if not outgoing.withdrawn:
+                        self._news.append(expired(outgoing))
+        self._look_at = now + _LOOK if any(self._held.values()) else math.inf
+
+    def _ask(self, topic: str) -> None:
+        self._asked.add(topic)
+        create = self._settings.create_topics == "all" or (self._plain and self._settings.create_topics != "no")
+        self._services.offload(
+            lambda: find_topics(self._settings, self._user, [topic], create=create, listens=False),
+            lambda _, error: self._post(lambda: self._found(topic, error)),
+        )
+
+    def _found(self, topic: str, error: BaseException | None) -> None:
+        self._asked.discard(topic)
+        if error is None:
+            self._known.add(topic)
+            return
+        if isinstance(error, ConnectFailed):
+            self._contact.lost(error)
+        held = self._held.get(topic, deque())
+        while held:
+            outgoing = held.popleft()
+            if not outgoing.withdrawn:
+                self._news.append(
+                    unwritten(outgoing, error)
+                    if isinstance(error, ConnectFailed)
+                    else SentResult(
+                        outgoing, None, error if isinstance(error, Exception) else ConnectFailed(repr(error))
+                    )
+                )
+
+    # Telling and closing
+
+    def _fire(self) -> None:
+        contact = self._contact
+        told, contact.told = contact.told, []
+        for state, cause, retry_in in told:
+            self._events.on_state(state, cause, retry_in, None)
+        self._tell_room()
+        while self._answers:
+            self._news.append(self._answers.popleft())
+        if self._news:
+            news, self._news = self._news, []
+            self._events.on_sent(news)
+
+    def _tell_room(self) -> None:
+        state = self._contact.state
+        if self._full and state is State.READY:
+            self._contact.state = State.BLOCKED
+            self._events.on_state(State.BLOCKED, None, None, None)
+        elif state is State.BLOCKED and not any(self._held.values()):
+            self._contact.state = State.READY
+            self._events.on_state(State.READY, None, None, None)
+
+    def _try_to_close(self, now: float) -> None:
+        by = self._close_by
+        if by is None:
+            return
+        producer = self._producer
+        under_way = producer is not None and len(producer)
+        if (under_way or (any(self._held.values()) and producer is not None)) and now < by:
+            return
+        cause = Closed("the connection was closed")
+        for held in self._held.values():
+            self._news += [unwritten(outgoing, cause) for outgoing in held if not outgoing.withdrawn]
+            held.clear()
+        if producer is not None and under_way:
+            if not self._purged:
+                self._purged = True
+                producer.purge(blocking=False)
+                self._close_by = by = now + _PURGE
+            if now < by:
+                producer.poll(0)
+                return
+        self._producer = None
+        if producer is not None:
+            holder = [producer]
+            del producer
+            self._services.offload(lambda: clients.dispose(holder), lambda _, error: None)
+        self._contact.ended = True
+        self._fire()
+        self._closed = True
+        self._events.on_state(State.CLOSED, None, None, None)
+
+    def _post(self, function: Callable[[], None]) -> None:
+        """Have something done by the owner; any thread."""
+        self._posted.append(function)
+        self.wake()
+
+    def wake(self) -> None:
+        """See Connection; any thread, and signal handlers."""
+        self._woken = True
+        if self._resting:
+            self._wakeup.ring()
+
+    def fileno(self) -> int | None:
+        """See Connection; the library has no descriptor."""
+        return None
+
+    def subscribe(self, source: Source, window: int) -> None:
+        """See Connection; a notifier's connection receives nothing."""
+        error = Unsupported("this connection of kafka:// sends notifications and receives nothing")
+        self._post(lambda: self._events.on_subscribed(source, "", error))
+
+    def unsubscribe(self, source: Source) -> None:
+        """See Connection."""
+        self._post(lambda: self._events.on_subscribed(source, "", Cancelled("nothing was subscribed")))
+
+    def settle(self, deliveries: Any, outcome: Outcome, delay: float = 0.0, reason: str = "") -> None:
+        """See Connection; there is nothing to settle."""
+
+    def close(self, grace: float) -> None:
+        """See Connection."""
+        if self._close_by is None:
+            self._close_by = self._clock() + grace
+            self.wake()
+
+    def counts(self) -> dict[str, int]:
+        """See Connection."""
+        return {"reconnects": self._contact.reconnects, "refused": self._refused}

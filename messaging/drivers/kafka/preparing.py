@@ -1,0 +1,171 @@
+"""What has to be so before a consumer joins its group: topics exist, and the pool has a position in each partition.
+
+Plain functions that block, for `services.offload`. Positions are committed before the group is joined, because they
+decide what a pool gets: a new pool begins at the end as of `start()`, not as of the moment, seconds later perhaps, when
+its first message is fetched; and a partition that was added to a topic which the pool reads already begins at its
+beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from messaging.drivers.kafka import clients, configuration
+from messaging.drivers.kafka.clients import Troubles
+from messaging.drivers.kafka.options import KafkaSettings
+from messaging.drivers.kafka.reasons import code_of, missing_topic, of_connection
+from messaging.errors import ConnectFailed, MessagingError, Rejected
+
+__all__ = ["Prepared", "find_topics", "prepare"]
+
+_NO_OFFSET = -1001
+_ROUNDS = 5
+_HAS_MEMBERS = {
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError.FENCED_MEMBER_EPOCH,
+    KafkaError.STALE_MEMBER_EPOCH,
+}
+
+
+class Prepared(NamedTuple):
+    """A consumer that may join: `topics` to subscribe to, the retry topic last where there is one."""
+
+    consumer: Consumer
+    troubles: Troubles
+    topics: Sequence[str]
+
+
+def find_topics(
+    settings: KafkaSettings, user: configuration.Login, topics: Sequence[str], *, create: bool, listens: bool
+) -> dict[str, int]:
+    """Return how many partitions each topic has, after creating those that are missing, if that is allowed.
+
+    Raises NoRoute for one that does not exist, ConnectFailed, AuthFailed, Rejected.
+    """
+    conf = configuration.urgent(configuration.common(settings, user, clients.client_id(settings.client_id, "topics")))
+    found = _describe(conf, topics, settings.connect_timeout)
+    missing = [topic for topic in topics if topic not in found]
+    if missing and not create:
+        raise missing_topic(missing[0], listens)
+    if missing:
+        _create(conf, settings, missing)
+        # Whoever asks another broker than the one that has created it may be told that it is not there yet.
+        for _ in range(_ROUNDS):
+            found |= _describe(conf, missing, settings.connect_timeout)
+            if all(found.get(topic) for topic in topics):
+                break
+        else:
+            raise ConnectFailed(f"the Kafka topics {', '.join(missing)} were created, but have no leader yet")
+    return found
+
+
+def _describe(conf: dict[str, Any], topics: Sequence[str], timeout: float) -> dict[str, int]:
+    def question(admin: AdminClient) -> dict[str, Any]:
+        return admin.describe_topics(TopicCollection(list(topics)), request_timeout=timeout)
+
+    found = {}
+    for topic, future in clients.ask(conf, question, timeout).items():
+        try:
+            found[topic] = len(future.result().partitions)
+        except KafkaException as error:
+            reason = code_of(error)
+            if reason is None or reason.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise _refusal(error, topic, "looked up") from error
+    return found
+
+
+def _create(conf: dict[str, Any], settings: KafkaSettings, topics: Sequence[str]) -> None:
+    wanted = [
+        NewTopic(
+            topic,
+            num_partitions=-1 if settings.partitions is None else settings.partitions,
+            replication_factor=-1 if settings.replication is None else settings.replication,
+        )
+        for topic in topics
+    ]
+    timeout = settings.connect_timeout
+    futures = clients.ask(conf, lambda admin: admin.create_topics(wanted, request_timeout=timeout), timeout)
+    for topic, future in futures.items():
+        try:
+            future.result()
+        except KafkaException as error:
+            reason = code_of(error)
+            if reason is None or reason.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise _refusal(error, topic, "created") from error
+
+
+def _refusal(error: KafkaException, topic: str, done: str) -> MessagingError:
+    reason = code_of(error)
+    if reason is not None and reason.code() in (
+        KafkaError._TRANSPORT,
+        KafkaError._TIMED_OUT,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError._ALL_BROKERS_DOWN,
+    ):
+        return of_connection(reason)
+    told = reason.str() if reason is not None else str(error)
+    return Rejected(
+        f"the Kafka topic {topic!r} could not be {done}: {told}; "
+        f"create it by hand (kafka-topics.sh --create --topic {topic}) or allow it to this user",
+        retryable=False,
+    )
+
+
+def prepare(
+    settings: KafkaSettings,
+    conf: dict[str, Any],
+    user: configuration.Login,
+    topics: Sequence[str],
+    retry: str | None,
+    dead: str | None,
+    *,
+    from_beginning: bool,
+) -> Prepared:
+    """Make a consumer whose group has positions; see above. Raises what `find_topics` does."""
+    wanted = [*topics, *(name for name in (retry, dead) if name is not None)]
+    create = settings.create_topics != "no"
+    counts = find_topics(settings, user, wanted, create=create, listens=True)
+    troubles = Troubles()
+    consumer = clients.make_consumer(conf, troubles)
+    try:
+        for topic in topics:
+            _set_positions(consumer, topic, counts[topic], from_beginning, settings.connect_timeout)
+        if retry is not None:
+            _set_positions(consumer, retry, counts[retry], True, settings.connect_timeout)
+    except KafkaException as error:
+        clients.dispose([consumer])
+        reason = code_of(error)
+        failure = troubles.outage() or (of_connection(reason) if reason is not None else ConnectFailed(str(error)))
+        raise failure from error
+    return Prepared(consumer, troubles, [*topics, *([retry] if retry is not None else [])])
+
+
+def _set_positions(consumer: Consumer, topic: str, count: int, from_beginning: bool, timeout: float) -> None:
+    partitions = [TopicPartition(topic, number) for number in range(count)]
+    for _ in range(_ROUNDS):
+        committed = consumer.committed(partitions, timeout=timeout)
+        fresh = [each for each in committed if each.offset == _NO_OFFSET]
+        if not fresh:
+            return
+        known = len(fresh) < len(committed)
+        starts = []
+        for each in fresh:
+            low, high = consumer.get_watermark_offsets(each, timeout=timeout)
+            starts.append(TopicPartition(topic, each.partition, low if known or from_beginning else high))
+        try:
+            for done in consumer.commit(offsets=starts, asynchronous=False):
+                if done.error is not None:
+                    raise KafkaException(done.error)
+            return
+        except KafkaException as error:
+            reason = code_of(error)
+            if reason is None or reason.code() not in _HAS_MEMBERS:
+                raise
+            # Only members may commit while there are some; they have set positions before they joined.
