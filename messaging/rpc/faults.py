@@ -130,7 +130,8 @@ def rebuild(failure: native.Failure, declared: Mapping[str, type[BaseException]]
 def _instance(kind: type[BaseException], failure: native.Failure, cause: RemoteError) -> BaseException:
     args = failure.args if isinstance(failure.args, list) else [failure.text]
     try:
-        error = kind(*args)
+        # The predecessor's failures have keyword arguments besides.
+        error = kind(*args, **(getattr(failure, "kwargs", None) or {}))
     except Exception:
         # Its constructor wants something else than its args; the class is what callers catch.
         error = kind.__new__(kind)

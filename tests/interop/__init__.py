@@ -1,0 +1,1 @@
+"""The predecessor, unmodified and in processes of its own, on the other end of the wire."""
