@@ -36,6 +36,7 @@ class Operations:
         self._prefix = os.urandom(8).hex()
         self._ids = itertools.count(1).__next__
         self._attached: dict[type[Any], Any] = {}
+        reactor.outstanding = self.pending.count
         reactor.timers.hooks.append(self._turn)
         reactor.on_change.append(self._reactor_changed)
 

@@ -97,7 +97,7 @@ class Pending:
     connection's owner.
     """
 
-    __slots__ = ("_new_deadlines", "_next_expiry", "_operations", "get", "take")
+    __slots__ = ("_new_deadlines", "_next_expiry", "_operations", "count", "get", "take")
 
     def __init__(self) -> None:
         self._operations: dict[str, Operation] = {}
@@ -106,6 +106,8 @@ class Pending:
         self.take = self._operations.pop
         """`take(id, None)` removes and returns an operation; None: somebody else ends, or has ended, it."""
         self.get = self._operations.get
+        self.count = self._operations.__len__
+        """`len()` without a Python call."""
 
     def __len__(self) -> int:
         return len(self._operations)

@@ -1,7 +1,8 @@
-"""Who owns a connection's I/O. This is the threading file: all hand-overs between threads are here, and nowhere else.
+"""Who owns a connection's I/O. All hand-overs between threads are here and in thread_reactor.py, and nowhere else.
 
-A connection has one owner at a time, which alone touches it: a thread of ours (ThreadReactor), or the user's event loop
-(LoopReactor). All others append to an inbox and wake the owner if it sleeps. The rule that everything rests on:
+A connection has one owner at a time, which alone touches it: a thread of ours or, between two operations, a caller that
+waits anyway (ThreadReactor), or the user's event loop (LoopReactor). All others append to an inbox and wake the owner if
+it sleeps. The rule that everything rests on:
 
     If nobody pumps and something is outstanding or in the inbox, some awake thread will still look.
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from _thread import LockType
 from collections import deque
 from collections.abc import Callable, Sequence
 from random import random
@@ -28,16 +30,12 @@ from typing import Any
 
 from messaging.deadline import Clock
 from messaging.drivers.base import Capabilities, Connection, ConnectionEvents, Services, State
-from messaging.errors import (
-    Closed,
-    ConnectFailed,
-    ConnectionLost,
-    Delivered,
-    TransportError,
-)
+from messaging.errors import Closed, ConnectFailed, Delivered, TransportError
 from messaging.holding import Holding, answer, told_at_close
 from messaging.message import Delivery, Outcome, Outgoing, SentResult, Source, SourceKind, by_source
 from messaging.offload import Offload
+from messaging.relay import Relay
+from messaging.settlements import Settlements, Told
 from messaging.subscription import DeliveryHandler, SubscribedHandler, Subscription, Subscriptions
 from messaging.timers import Timers
 
@@ -74,13 +72,17 @@ class Reactor:
         self._closed = threading.Event()
         self.holding = Holding(name, clock)
         """What cannot go yet, and why."""
-        self._settled: dict[int, Callable[[Delivery, Exception | None], None]] = {}
+        self.outstanding: Callable[[], int] = int
+        """How many operations are under way, for whoever counts them to say."""
+        self._settlements = Settlements(self._shield)
         self._flushed: list[Callable[[], None]] = []
         self.timers = Timers()
         self.timers.hooks.append(self._expire_held)
         self._in_events = False
         self._offload: Offload | None = None
-        self._connection = connect(self, self)
+        self._connect = connect
+        self._relay = Relay(self)
+        self._connection = connect(self._relay, self)
         self._subscriptions = Subscriptions(self._connection)
         # A driver whose publish is thread-safe saves the caller the hand-over, and the owner the wake-up.
         self._direct = capabilities.threadsafe_publish
@@ -95,6 +97,13 @@ class Reactor:
         if 0.0 < outgoing.deadline < self.timers.due:
             self.call_soon(lambda: self._look_by(outgoing))
         self._connection.publish(outgoing)
+
+    def exchange(self, outgoing: Outgoing, bell: LockType, until: float) -> bool:
+        """Send a message and wait until `bell` is rung or the time `until` has come; True when it was rung. Raises
+        Closed. For callers that may block.
+        """
+        self.publish(outgoing)
+        return bell.acquire(timeout=max(0.0, until - self.clock()))
 
     def accept(self, delivery: Delivery) -> None:
         """Settle one delivery as done; the fast form of `settle`, batched with its neighbours in the inbox."""
@@ -123,27 +132,18 @@ class Reactor:
         outcome: Outcome,
         delay: float = 0.0,
         reason: str = "",
-        done: Callable[[Delivery, Exception | None], None] | None = None,
+        done: Told | None = None,
     ) -> None:
         """Settle deliveries of one source; `done` is called on the owner for each, when it was written or failed."""
 
         def act() -> None:
             if done is not None:
-                for delivery in deliveries:
-                    self._settled[id(delivery)] = done
+                self._settlements.expect(deliveries, done)
             self._connection.settle(deliveries, outcome, delay, reason)
-            if done is not None and any(delivery.stale for delivery in deliveries):
-                self._tell_stale([delivery for delivery in deliveries if delivery.stale])
+            if done is not None:
+                self._settlements.tell_stale(deliveries)
 
         self.call_soon(act)
-
-    def _tell_stale(self, deliveries: Sequence[Delivery]) -> None:
-        """A driver ignores the settlement of what went with its connection; whoever waits for it has to know."""
-        error = ConnectionLost("the delivery went with its connection, so it comes again")
-        for delivery in deliveries:
-            done = self._settled.pop(id(delivery), None)
-            if done is not None:
-                self._shield("the receiver of a message failed on its settlement", done, delivery, error)
 
     def subscribe(
         self, source: Source, window: int, on_deliveries: DeliveryHandler, on_subscribed: SubscribedHandler
@@ -473,14 +473,11 @@ class Reactor:
 
     def on_settled(self, deliveries: Sequence[Delivery], error: Exception | None) -> None:
         """See ConnectionEvents."""
-        if not self._settled:
+        if not self._settlements:
             return
         self._in_events = True
         try:
-            for delivery in deliveries:
-                done = self._settled.pop(id(delivery), None)
-                if done is not None:
-                    self._shield("the receiver of a message failed on its settlement", done, delivery, error)
+            self._settlements.told(deliveries, error)
         finally:
             self._in_events = False
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from messaging.drivers.base import Connection
 from messaging.errors import ConnectionLost, StateError
-from messaging.message import Delivery, Source
+from messaging.message import Delivery, Source, SourceKind
 
 __all__ = ["DeliveryHandler", "SubscribedHandler", "Subscription", "Subscriptions"]
 
@@ -88,6 +88,16 @@ class Subscriptions:
         if error is not None and not isinstance(error, ConnectionLost):
             del self._by_source[source]
         subscription.tell(address, error)
+
+    def only_replies(self) -> bool:
+        """Whether nothing is received but answers."""
+        return all(source.kind is SourceKind.REPLY for source in self._by_source)
+
+    def move(self, connection: Connection) -> None:
+        """Ask another connection for everything."""
+        self._connection = connection
+        for subscription in self._by_source.values():
+            connection.subscribe(subscription.source, subscription.window)
 
     def lost(self) -> None:
         """The connection went: nothing is ready until the driver says so again."""

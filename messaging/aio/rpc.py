@@ -72,7 +72,8 @@ class Client(BaseClient):
         if self._around:
             return await self._wrapped("call", ctxt, method, args, kwargs)
         future, wake = self.transport.waiter()
-        request = self._begin("call", ctxt, method, args, kwargs, wake)
+        request = self._request("call", ctxt, method, args, kwargs, wake)
+        request.session.start(request)
         try:
             await future
         except asyncio.CancelledError:
@@ -152,7 +153,8 @@ class Client(BaseClient):
         operation: Operation | None,
     ) -> Any:
         future, wake = self.transport.waiter()
-        request = self._begin(kind, ctxt, method, args, kwargs, wake, operation)
+        request = self._request(kind, ctxt, method, args, kwargs, wake, operation)
+        request.session.start(request)
         try:
             await future
         except asyncio.CancelledError:

@@ -310,7 +310,7 @@ class BaseClient:
             args = {**dict(zip(names[skip:], positional, strict=False)), **args}
         return method.__name__, args
 
-    def _begin(
+    def _request(
         self,
         kind: Kind,
         ctxt: Mapping[str, Any] | None,
@@ -320,7 +320,7 @@ class BaseClient:
         wake: Callable[[], object],
         operation: Operation | None = None,
     ) -> Request:
-        """Encode, register and send one operation; any thread, never waits."""
+        """Encode one operation and make everything ready to send it; any thread, never waits."""
         plan = self._plan
         if type(method) is str and not positional:
             name = method
@@ -384,7 +384,7 @@ class BaseClient:
                 f"{session.operations.reactor.capabilities.max_body}"
             )
         is_call = code == 1
-        outgoing = Outgoing(
+        request.outgoing = Outgoing(
             route,
             body,
             headers,
@@ -396,8 +396,7 @@ class BaseClient:
             store=plan.store,
         )
         if plan.seal is not None:
-            plan.seal(outgoing)
-        session.start(request, outgoing)
+            plan.seal(request.outgoing)
         return request
 
     def _complete(

@@ -139,17 +139,15 @@ class Client(BaseClient):
     ) -> Any:
         bell = allocate_lock()
         bell.acquire()
-        request = self._begin(kind, ctxt, method, args, kwargs, bell.release, operation)
+        request = self._request(kind, ctxt, method, args, kwargs, bell.release, operation)
         session = request.session
-        reactor = session.operations.reactor
-        if reactor.is_owner():
-            session.abandon(request, Cancelled("not waited for"))
+        if session.operations.reactor.is_owner():
             raise StateError(
                 "a blocking operation on the thread that does this transport's I/O would wait for itself; run it with "
                 'executor="threads", make it async, or use submit() or cast through another transport'
             )
         try:
-            answered = bell.acquire(timeout=max(0.0, request.deadline - reactor.clock()))
+            answered = session.exchange(request, bell)
         except BaseException:
             # Ctrl-C, or another signal's exception: this caller goes, the others do not notice.
             session.abandon(request, Cancelled("the caller was interrupted"))

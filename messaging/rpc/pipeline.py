@@ -32,11 +32,15 @@ def begin(
 ) -> Request:
     """Send one operation whose deadline the owner watches."""
     if not client._around:
-        return client._begin(kind, ctxt, method, args, kwargs, wake)
+        request = client._request(kind, ctxt, method, args, kwargs, wake)
+        request.session.start(request)
+        return request
     operation = client._operation(kind, ctxt, method)
     with ExitStack() as stack:
         enter(stack, client._around, operation)
-        return client._begin(kind, ctxt, method, args, kwargs, wake, operation)
+        request = client._request(kind, ctxt, method, args, kwargs, wake, operation)
+        request.session.start(request)
+        return request
 
 
 def submit(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import logging
+from _thread import LockType
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -211,15 +212,24 @@ class RpcSession:
         operations.reactor.on_peer = self._peer_lost
         operations.reactor.subscribe(Source.reply(), REPLY_WINDOW, take_in, self._on_reply_source)
 
-    def start(self, request: Request, outgoing: Outgoing) -> None:
-        """Register and send; any thread."""
-        request.outgoing = outgoing
+    def start(self, request: Request) -> None:
+        """Register and send; any thread, never waits."""
         self.sent[request.kind].add()
         self.operations.pending.add(request)
         try:
-            self.operations.reactor.publish(outgoing)
+            self.operations.reactor.publish(request.outgoing)
         except MessagingError as error:
             self.operations.end(request, error)
+
+    def exchange(self, request: Request, bell: LockType) -> bool:
+        """Register, send, and wait for the end of it, which rings the bell; False: the deadline came first."""
+        self.sent[request.kind].add()
+        self.operations.pending.add(request)
+        try:
+            return self.operations.reactor.exchange(request.outgoing, bell, request.deadline)
+        except MessagingError as error:
+            self.operations.end(request, error)
+            return True
 
     def abandon(self, request: Request, error: BaseException) -> bool:
         """End an operation that its caller gives up, from the caller's own thread. False: it had ended already, and has
