@@ -9,6 +9,7 @@ from messaging.drivers import base
 from messaging.drivers.rabbit.client import MakeClient
 from messaging.drivers.rabbit.connection import RabbitConnection
 from messaging.drivers.rabbit.options import RabbitSettings, check
+from messaging.drivers.rabbit.oslo_topology import OsloTopology
 from messaging.drivers.rabbit.topology import NativeTopology, Topology
 
 __all__ = ["broker_capabilities", "broker_connection"]
@@ -25,7 +26,8 @@ def broker_capabilities(settings: RabbitSettings) -> base.Capabilities:
         no_route="queue",
         redelivers="on_loss",
         requeue="later",
-        reject="dead_letter",
+        # The predecessor's topology has no place for dead letters.
+        reject="dead_letter" if settings.wire == "native" else "drop",
         ordering="queue",
         ttl=True,
         stable_reply_address=settings.replies == "queue",
@@ -53,6 +55,16 @@ def broker_connection(
 
 
 def _topology(settings: RabbitSettings, role: base.Role) -> Callable[[str], Topology]:
+    if settings.wire == "oslo":
+        return partial(
+            OsloTopology,
+            durable=settings.amqp_durable_queues,
+            auto_delete=settings.amqp_auto_delete,
+            quorum=settings.rabbit_quorum_queue,
+            transient_quorum=settings.rabbit_transient_quorum_queue,
+            ttl=settings.rabbit_transient_queues_ttl,
+            delivery_limit=settings.rabbit_quorum_delivery_limit,
+        )
     return partial(
         NativeTopology,
         queue_type=settings.queue_type,

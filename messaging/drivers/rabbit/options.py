@@ -9,11 +9,13 @@ from __future__ import annotations
 import ssl
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta
 
 from messaging.drivers import base
 from messaging.drivers.tls import tls_context
 from messaging.errors import ConfigError, InvalidUrl
+from messaging.wire.options import ControlExchange, NotificationFormat, WireName
 
 __all__ = ["DEFAULT_PORT", "DEFAULT_TLS_PORT", "RabbitSettings", "check", "tls_of", "uses_tls"]
 
@@ -90,6 +92,38 @@ class RabbitSettings(base.Settings, frozen=True, kw_only=True):
     coalesce: Annotated[
         bool, Meta(description="Write what is ready in one go; no: each message by itself, for comparing")
     ] = True
+    wire: WireName = "native"
+    control_exchange: ControlExchange = "openstack"
+    notification_format: NotificationFormat = "messagingv2"
+    amqp_durable_queues: Annotated[
+        bool, Meta(description="With wire=oslo, as there: exchanges and queues that stay are durable")
+    ] = False
+    amqp_auto_delete: Annotated[
+        bool, Meta(description="With wire=oslo, as there: exchanges and queues that stay go with their last user")
+    ] = False
+    rabbit_quorum_queue: Annotated[
+        bool, Meta(description="With wire=oslo, as there: queues that stay are quorum queues")
+    ] = False
+    rabbit_quorum_delivery_limit: Annotated[
+        int, Meta(description="With wire=oslo, as there: deliveries of one message from a quorum queue; 0: any", ge=0)
+    ] = 0
+    rabbit_transient_quorum_queue: Annotated[
+        bool, Meta(description="With wire=oslo, as there: queues of one process are quorum queues")
+    ] = False
+    rabbit_transient_queues_ttl: Annotated[
+        int, Meta(description="With wire=oslo, as there: seconds for which queues of one process outlive it", ge=0)
+    ] = 1800
+
+
+_NATIVE = ("queue_type", "expires", "topic_expires", "max_length", "replies")
+_OSLO = (
+    "amqp_durable_queues",
+    "amqp_auto_delete",
+    "rabbit_quorum_queue",
+    "rabbit_quorum_delivery_limit",
+    "rabbit_transient_quorum_queue",
+    "rabbit_transient_queues_ttl",
+)
 
 
 def check(settings: RabbitSettings) -> None:
@@ -102,6 +136,12 @@ def check(settings: RabbitSettings) -> None:
     if settings.login == "external" and settings.tls_cert is None:
         raise ConfigError("login=external needs tls_cert: the certificate is what says who this is")
     tls_of(settings)
+    # Two sides that declare one queue have to agree, so an option that has no effect is a mistake that costs an outage.
+    defaults = {field.name: field.default for field in msgspec.structs.fields(RabbitSettings)}
+    for name in _OSLO if settings.wire == "native" else _NATIVE:
+        if getattr(settings, name) != defaults[name]:
+            other = "oslo" if settings.wire == "native" else "native"
+            raise ConfigError(f"option {name!r} is one of wire={other}, and this is wire={settings.wire}")
 
 
 def uses_tls(settings: RabbitSettings) -> bool:
