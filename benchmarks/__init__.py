@@ -5,7 +5,9 @@ kind of load, for example 16 threads that call. Figures of different machines or
 so the subjects take turns within each round of a row, and only ratios within one run are compared with the targets.
 
     __main__    the command line
-    rounds      the rows, and the order in which subjects take turns
+    rows        the kinds of load, and on which subjects each is put
+    rounds      the order in which subjects take turns, and what came out
+    servers     the brokers that subjects share
     rig         one subject set up: its infrastructure, its server processes, its client process
     processes   starting processes, talking to them, and what they cost
     worker      what runs in such a process

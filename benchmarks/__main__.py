@@ -7,11 +7,13 @@ misses.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from pathlib import Path
 
 from benchmarks import report, rounds, startup, targets
+from benchmarks.rows import ROWS
 from benchmarks.subject import SUBJECTS
 
 _FULL = (5, 0.5)  # rounds, and seconds of each
@@ -27,9 +29,11 @@ def main() -> int:
     run = rounds.Run(count, seconds)
     try:
         plan = rounds.chosen(arguments.only)
-        for row in rounds.ROWS:
-            if row.name in plan:
-                run.measure(row, plan[row.name])
+        for _, rows in itertools.groupby(ROWS, lambda row: row.family):
+            for row in rows:
+                if row.name in plan:
+                    run.measure(row, plan[row.name])
+            run.stop()
     finally:
         run.stop()
     import_ms = None if arguments.only else startup.import_ms("import messaging", _STARTS)
@@ -42,9 +46,9 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    names = [*(row.name for row in rounds.ROWS), *SUBJECTS]
+    names = [*(row.name for row in ROWS), *SUBJECTS]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure messaging beside its peers.")
-    parser.add_argument("--quick", action="store_true", help="shorter rounds: under a minute, less certain")
+    parser.add_argument("--quick", action="store_true", help="shorter rounds: a few minutes, less certain")
     parser.add_argument(
         "--only",
         action="append",

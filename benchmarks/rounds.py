@@ -1,4 +1,4 @@
-"""The rows of the benchmark, and the order in which the subjects take turns.
+"""The order in which the subjects take turns, and what came out.
 
 Within a row every round visits each subject once, and each round begins with another one, so that whatever else the
 machine does hits all alike. The first round warms up and is not counted; for bursts it also finds the number that
@@ -15,86 +15,11 @@ from dataclasses import dataclass, field
 from benchmarks.load import Figures
 from benchmarks.processes import WorkerFailed
 from benchmarks.rig import Rig
+from benchmarks.rows import ROWS, Row
+from benchmarks.servers import SERVERS, ServerFailed
 
-FANOUT_SERVERS = 20
 _FIRST_BURST = 500
 _LARGEST_BURST = 50_000  # far below what any subject's default buffers hold back or drop
-
-
-@dataclass(frozen=True)
-class Row:
-    """One kind of load and the subjects that can bear it."""
-
-    name: str
-    title: str
-    load: str
-    unit: str
-    subjects: tuple[str, ...]
-    servers: int = 1
-    count: int = 0
-    """How many messages a round sends; 0: as many as fit into its seconds."""
-
-    @property
-    def is_burst(self) -> bool:
-        """Tell whether servers report the end."""
-        return self.load in ("cast", "fanout")
-
-
-ROWS = (
-    Row(
-        "sequential",
-        "One sequential caller",
-        "sequential",
-        "calls/s",
-        (
-            "zmq",
-            "zmq-inline",
-            "zmq-aio",
-            "memory",
-            "memory-inline",
-            "memory-aio",
-            "pyzmq",
-            "pyzmq-aio",
-            "grpc",
-            "grpc-aio",
-            "nats",
-        ),
-    ),
-    Row(
-        "threads", "16 threads", "threads", "calls/s", ("zmq", "zmq-inline", "memory", "memory-inline", "pyzmq", "grpc")
-    ),
-    Row(
-        "asyncio",
-        "asyncio, 64 in flight",
-        "tasks",
-        "calls/s",
-        ("zmq-aio", "zmq-aio-inline", "memory-aio", "pyzmq-aio", "grpc-aio", "nats"),
-    ),
-    Row(
-        "in-flight",
-        "asyncio, 10,000 in flight at once, each checked for its own answer",
-        "in_flight",
-        "calls/s",
-        # Not grpc-aio: it answers 1,000 calls at once and cancels some of 2,000.
-        ("zmq-aio", "memory-aio", "pyzmq-aio", "nats"),
-        count=10_000,
-    ),
-    Row(
-        "casts",
-        "Casts, until all are handled (messaging: acknowledged; pyzmq, nats: not)",
-        "cast",
-        "handled/s",
-        ("zmq", "zmq-inline", "zmq-aio", "memory", "memory-aio", "pyzmq", "nats"),
-    ),
-    Row(
-        "fanout",
-        f"Fanout to {FANOUT_SERVERS} servers, until all have handled it (messaging: acknowledged; pyzmq, nats: not)",
-        "fanout",
-        "fanouts/s",
-        ("zmq", "zmq-aio", "memory", "pyzmq", "nats"),
-        servers=FANOUT_SERVERS,
-    ),
-)
 
 
 @dataclass
@@ -124,7 +49,9 @@ class Results:
 
 
 class Run:
-    """Measures rows. Rigs are built at their first use and serve every row that has the same number of servers."""
+    """Measures rows. Rigs are built at their first use and serve every row that has the same number of servers, until
+    `stop()`, after which the next rows begin anew.
+    """
 
     def __init__(self, rounds: int, seconds: float) -> None:
         self._rounds = rounds
@@ -144,7 +71,7 @@ class Run:
                     continue
                 try:
                     figures = self._once(self._rig(subject, row.servers), row, counts.get(subject, _FIRST_BURST))
-                except (ImportError, OSError, WorkerFailed) as error:
+                except (ImportError, OSError, ServerFailed, WorkerFailed) as error:
                     cell.failure = str(error)
                     _progress(f"  {subject}: {error}")
                     continue
@@ -157,15 +84,16 @@ class Run:
             self._stop(row.servers)
 
     def stop(self) -> None:
-        """Note what memory the subjects ended with, and stop them."""
+        """Note what memory the subjects ended with, and stop them and the servers that they shared."""
         for (subject, servers), rig in self._rigs.items():
             if servers == 1:
                 self.results.memory[subject]["after"] = rig.memory()
         self._stop(None)
+        SERVERS.close()
 
     def _once(self, rig: Rig, row: Row, burst: int) -> Figures:
         if row.is_burst:
-            return rig.run(row.load, count=burst)
+            return rig.run(row.load, count=row.count or burst)
         if row.count:
             return rig.run(row.load, count=row.count)
         return rig.run(row.load, seconds=self._seconds)

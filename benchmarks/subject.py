@@ -43,9 +43,9 @@ class Server(ABC):
 class Client(ABC):
     """A client for threads."""
 
-    @abstractmethod
     def caller(self) -> Call:
         """Return what the calling thread calls with; a subject whose sockets belong to threads makes one here."""
+        raise NotOffered("calls")
 
     def cast(self, payload: bytes, count: int) -> None:
         """Send this many one-way messages and return when the subject's own interface calls them sent."""
@@ -54,6 +54,10 @@ class Client(ABC):
     def fanout(self, payload: bytes, count: int) -> None:
         """Send this many messages to every server, likewise."""
         raise NotOffered("fanouts")
+
+    def notify(self, payload: bytes, count: int) -> None:
+        """Send this many notifications, likewise."""
+        raise NotOffered("notifications")
 
     @abstractmethod
     def close(self) -> None:
@@ -118,6 +122,25 @@ _SUBJECTS = {
     "grpc": "grpc_threads:subject",
     "grpc-aio": "grpc_aio:subject",
     "nats": "nats_py:subject",
+    "rabbit": "messaging_rpc:rabbit_pool",
+    "rabbit-inline": "messaging_rpc:rabbit_inline",
+    "rabbit-aio": "messaging_aio:rabbit",
+    "rabbit-notify": "messaging_notify:rabbit",
+    "kombu": "messaging_rpc:kombu_pool",
+    "kombu-aio": "messaging_aio:kombu",
+    "kombu-notify": "messaging_notify:kombu",
+    "kombu-redis": "messaging_rpc:kombu_redis_pool",
+    "kombu-redis-notify": "messaging_notify:kombu_redis",
+    "oslo": "oslo:rabbit",
+    "oslo-notify": "oslo_notify:rabbit",
+    "pika": "bare_pika:subject",
+    "aio-pika": "aio_pika_rpc:subject",
+    "kafka": "messaging_notify:kafka",
+    "confluent-kafka": "bare_kafka:subject",
+    "oslo-kafka": "oslo_notify:kafka",
+    "amqp1": "messaging_rpc:amqp1_pool",
+    "proton": "bare_proton:subject",
+    "proton-blocking": "proton_blocking:subject",
 }
 
 SUBJECTS = tuple(_SUBJECTS)

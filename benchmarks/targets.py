@@ -55,6 +55,10 @@ def _sequential(subject: str) -> Figure:
     return Figure("sequential", subject, "p50_us")
 
 
+def _at_least(title: str, row: str, ours: str, theirs: str, bound: float) -> Target:
+    return Target(title, Figure(row, ours, "per_s"), Figure(row, theirs, "per_s"), bound, at_most=False)
+
+
 TARGETS = (
     Target(
         "zmq, one caller, p50 with a worker pool, of bare pyzmq's", _sequential("zmq"), _sequential("pyzmq"), 2.5, True
@@ -83,6 +87,60 @@ TARGETS = (
         False,
     ),
     Target("memory, one caller, p50 with a worker pool", _sequential("memory"), None, 100.0, True, "µs"),
+    _at_least("rabbit, one caller, calls/s, of oslo.messaging's", "rabbit-sequential", "rabbit", "oslo", 3.5),
+    Target(
+        "rabbit, one caller, p50, of pika's own stepped loop",
+        Figure("rabbit-sequential", "rabbit", "p50_us"),
+        Figure("rabbit-sequential", "pika", "p50_us"),
+        1.1,
+        True,
+    ),
+    _at_least("rabbit, 16 threads, calls/s, of oslo.messaging's", "rabbit-threads", "rabbit", "oslo", 8.0),
+    _at_least("rabbit, asyncio, 64 in flight, calls/s, of aio-pika's", "rabbit-asyncio", "rabbit-aio", "aio-pika", 3.0),
+    _at_least("rabbit, casts confirmed and handled, of oslo.messaging's", "rabbit-casts", "rabbit", "oslo", 8.0),
+    _at_least(
+        "rabbit, notifications confirmed and handled, of oslo.messaging's",
+        "rabbit-notify",
+        "rabbit-notify",
+        "oslo-notify",
+        8.0,
+    ),
+    *(
+        _at_least(f"kombu, {title}, of rabbit's", row, ours, theirs, 0.7)
+        for title, row, ours, theirs in (
+            ("one caller, calls/s", "rabbit-sequential", "kombu", "rabbit"),
+            ("16 threads, calls/s", "rabbit-threads", "kombu", "rabbit"),
+            ("asyncio, 64 in flight, calls/s", "rabbit-asyncio", "kombu-aio", "rabbit-aio"),
+            ("casts confirmed and handled", "rabbit-casts", "kombu", "rabbit"),
+            ("notifications confirmed and handled", "rabbit-notify", "kombu-notify", "rabbit-notify"),
+        )
+    ),
+    Target(
+        "kafka, notifications confirmed, of bare confluent-kafka's",
+        Figure("kafka-notify", "kafka", "sent_per_s"),
+        Figure("kafka-notify", "confluent-kafka", "sent_per_s"),
+        0.5,
+        False,
+    ),
+    _at_least(
+        "kafka, notifications handled, of bare confluent-kafka's", "kafka-notify", "kafka", "confluent-kafka", 0.5
+    ),
+    _at_least("kafka, notifications handled, of oslo.messaging's", "kafka-notify", "kafka", "oslo-kafka", 5.0),
+    Target(
+        "amqp1, one caller, p50, of a plain loop on proton's engine",
+        Figure("amqp1-sequential", "amqp1", "p50_us"),
+        Figure("amqp1-sequential", "proton", "p50_us"),
+        0.9,
+        True,
+    ),
+    _at_least(
+        "amqp1, 16 threads, calls/s, of proton's blocking request/response",
+        "amqp1-threads",
+        "amqp1",
+        "proton-blocking",
+        8.0,
+    ),
+    _at_least("amqp1, casts, of proton's blocking sends", "amqp1-casts", "amqp1", "proton-blocking", 3.0),
 )
 
 IMPORT_MS = 60.0

@@ -5,10 +5,24 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
+from benchmarks.servers import SERVERS
 from benchmarks.subject import Place
 
 TOPIC = "echo"
+
+
+def address(place: str) -> tuple[str, str]:
+    """The URL and the topic of a place; it names a topic, behind a blank, where many services share a broker."""
+    url, _, topic = place.partition(" ")
+    return url, topic or TOPIC
+
+
+@contextmanager
+def shared(server: str, scheme: str) -> Iterator[Place]:
+    """A broker that others use too."""
+    yield SERVERS.place(server, scheme)
 
 
 @contextmanager
@@ -23,5 +37,13 @@ def _memory() -> Iterator[Place]:
     yield Place("memory://benchmark")
 
 
-PLACES: dict[str, Callable[[], AbstractContextManager[Place]]] = {"zmq": _zmq, "memory": _memory}
+PLACES: dict[str, Callable[[], AbstractContextManager[Place]]] = {
+    "zmq": _zmq,
+    "memory": _memory,
+    "rabbit": partial(shared, "rabbit", "rabbit"),
+    "kombu": partial(shared, "rabbit", "kombu"),
+    "kombu+redis": partial(shared, "redis", "kombu+redis"),
+    "kafka": partial(shared, "kafka", "kafka"),
+    "amqp1": partial(shared, "artemis", "amqp1"),
+}
 """How a meeting place is made, by URL scheme."""

@@ -1,4 +1,4 @@
-"""messaging with asyncio on both ends, over zmq and over memory: the event loop owns the I/O.
+"""messaging with asyncio on both ends, over every transport that calls: the event loop owns the I/O.
 
 Handlers are coroutines, each in a task of its own, or run inline, one after the other on the loop, which is what a
 callback of nats-py does.
@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 import messaging
 from benchmarks.subject import AsyncClient, Place, Server, Subject
 from benchmarks.subjects.loop import LoopThread
-from benchmarks.subjects.meeting import PLACES, TOPIC
+from benchmarks.subjects.meeting import PLACES, address
 from messaging.aio import Transport, open_transport, rpc
 
 
@@ -53,9 +53,9 @@ class _InlineEcho:
 
 
 class _EchoServer(Server):
-    def __init__(self, url: str, index: int, handled: Callable[[], None], inline: bool) -> None:
+    def __init__(self, place: str, index: int, handled: Callable[[], None], inline: bool) -> None:
         self._loop = LoopThread()
-        self._transport, self._server = self._loop.run(self._start(url, index, handled, inline))
+        self._transport, self._server = self._loop.run(self._start(place, index, handled, inline))
 
     def stop(self) -> None:
         """Drain and close."""
@@ -64,9 +64,10 @@ class _EchoServer(Server):
         self._loop.stop()
 
     @staticmethod
-    async def _start(url: str, index: int, handled: Callable[[], None], inline: bool) -> tuple[Transport, rpc.Server]:
+    async def _start(place: str, index: int, handled: Callable[[], None], inline: bool) -> tuple[Transport, rpc.Server]:
+        url, topic = address(place)
         transport = open_transport(url)
-        target = messaging.Target(topic=TOPIC, server=f"server-{index}")
+        target = messaging.Target(topic=topic, server=f"server-{index}")
         if inline:
             server = rpc.Server(transport, target, [_InlineEcho(handled)], executor="inline")
         else:
@@ -76,9 +77,10 @@ class _EchoServer(Server):
 
 
 class _Client(AsyncClient):
-    def __init__(self, url: str) -> None:
+    def __init__(self, place: str) -> None:
+        url, topic = address(place)
         self._transport = open_transport(url)
-        self._client = rpc.Client(self._transport, messaging.Target(topic=TOPIC))
+        self._client = rpc.Client(self._transport, messaging.Target(topic=topic))
 
     async def call(self, payload: bytes) -> bytes:
         """Call by name."""
@@ -127,3 +129,5 @@ class _Subject(Subject):
 zmq = _Subject("zmq")
 zmq_inline = _Subject("zmq", inline=True)
 memory = _Subject("memory")
+rabbit = _Subject("rabbit")
+kombu = _Subject("kombu")

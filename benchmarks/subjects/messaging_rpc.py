@@ -1,4 +1,4 @@
-"""messaging with threads, over zmq and over memory: handlers on a worker pool, or inline on the I/O thread.
+"""messaging with threads, over every transport that calls: handlers on a worker pool, or inline on the I/O thread.
 
 The settings are the defaults; casts and fanouts go through `pipeline()`, each acknowledged by the servers that took it.
 """
@@ -11,7 +11,7 @@ from typing import Literal
 
 import messaging
 from benchmarks.subject import Call, Client, Place, Server, Subject
-from benchmarks.subjects.meeting import PLACES, TOPIC
+from benchmarks.subjects.meeting import PLACES, address
 from messaging import rpc
 
 
@@ -34,10 +34,11 @@ class _Echo:
 
 class _EchoServer(Server):
     def __init__(
-        self, url: str, index: int, executor: Literal["threads", "inline"], handled: Callable[[], None]
+        self, place: str, index: int, executor: Literal["threads", "inline"], handled: Callable[[], None]
     ) -> None:
+        url, topic = address(place)
         self._transport = messaging.open_transport(url)
-        target = messaging.Target(topic=TOPIC, server=f"server-{index}")
+        target = messaging.Target(topic=topic, server=f"server-{index}")
         self._server = rpc.Server(self._transport, target, [_Echo(handled)], executor=executor)
         self._server.start()
 
@@ -48,9 +49,10 @@ class _EchoServer(Server):
 
 
 class _Client(Client):
-    def __init__(self, url: str) -> None:
+    def __init__(self, place: str) -> None:
+        url, topic = address(place)
         self._transport = messaging.open_transport(url)
-        self._client = rpc.Client(self._transport, messaging.Target(topic=TOPIC))
+        self._client = rpc.Client(self._transport, messaging.Target(topic=topic))
 
     def caller(self) -> Call:
         """Return a call by name; the client is thread-safe."""
@@ -103,3 +105,8 @@ zmq_pool = _Subject("zmq", "threads")
 zmq_inline = _Subject("zmq", "inline")
 memory_pool = _Subject("memory", "threads")
 memory_inline = _Subject("memory", "inline")
+rabbit_pool = _Subject("rabbit", "threads")
+rabbit_inline = _Subject("rabbit", "inline")
+kombu_pool = _Subject("kombu", "threads")
+kombu_redis_pool = _Subject("kombu+redis", "threads")
+amqp1_pool = _Subject("amqp1", "threads")

@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks import report, rounds, targets
 from benchmarks.load import Tally
-from benchmarks.rounds import ROWS, Cell, Results, Run
+from benchmarks.rounds import Cell, Results, Run
+from benchmarks.rows import ROWS
 from benchmarks.subject import load
 
 
