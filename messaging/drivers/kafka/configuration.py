@@ -112,7 +112,8 @@ def consumer(settings: KafkaSettings, user: Login, client_id: str, group: str) -
     if settings.group_protocol == "classic":
         session = int(1000 * settings.session_timeout)
         conf |= {
-            "partition.assignment.strategy": "cooperative-sticky",
+            # A group may have members of the predecessor's as well, and all of a group use one strategy.
+            "partition.assignment.strategy": "cooperative-sticky" if settings.wire == "native" else "range,roundrobin",
             "session.timeout.ms": session,
             "heartbeat.interval.ms": min(3000, max(100, session // 4)),
         }

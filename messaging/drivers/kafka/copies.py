@@ -17,27 +17,21 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from messaging.drivers.kafka import clients, headers
 from messaging.drivers.kafka.clients import Troubles
 from messaging.drivers.kafka.headers import ATTEMPT, DUE, ORIGIN
+from messaging.drivers.kafka.reading import origin_of
 from messaging.drivers.kafka.reasons import code_of, of_message
 from messaging.errors import TransportError
 from messaging.message import DEAD_ATTEMPT, DEAD_REASON, Delivery
 
-__all__ = ["Copier", "Tag", "dead_headers", "retry_headers"]
+__all__ = ["Copier", "again_headers", "dead_headers", "retry_headers"]
 
 _log = logging.getLogger(__name__)
 
-Tag = tuple[Any, int, bytes | None, str]
-"""Of a delivery: its partition (see offsets), offset, key, and where it was first read."""
 Done = Callable[[Delivery, TransportError | None], None]
 
 
 def retry_headers(delivery: Delivery, attempt: int, due: float) -> dict[str, Any]:
     """The headers of a copy that is to be delivered as this attempt, not before `due` (seconds since 1970)."""
-    return {
-        **delivery.headers,
-        ATTEMPT: str(attempt),
-        DUE: str(int(1000 * due)),
-        ORIGIN: delivery.tag[3],
-    }
+    return {**delivery.headers, ATTEMPT: str(attempt), DUE: str(int(1000 * due)), ORIGIN: origin_of(delivery)}
 
 
 def dead_headers(delivery: Delivery, reason: str) -> dict[str, Any]:
@@ -46,8 +40,13 @@ def dead_headers(delivery: Delivery, reason: str) -> dict[str, Any]:
         **delivery.headers,
         DEAD_REASON: reason,
         DEAD_ATTEMPT: delivery.attempt,
-        ORIGIN: delivery.tag[3],
+        ORIGIN: origin_of(delivery),
     }
+
+
+def again_headers(delivery: Delivery) -> dict[str, Any]:
+    """The headers of a dead letter that goes back to its topic."""
+    return {**delivery.headers, ORIGIN: origin_of(delivery)}
 
 
 class Copier:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+from collections.abc import Iterator
 
 from messaging.message import Delivery
 
@@ -26,6 +27,9 @@ class Delayed:
 
     def __len__(self) -> int:
         return len(self._heap)
+
+    def __iter__(self) -> Iterator[Delivery]:
+        return (delivery for _, _, delivery in self._heap)
 
     def add(self, delivery: Delivery, due: float) -> None:
         """Keep one until `due`, on the connection's clock."""

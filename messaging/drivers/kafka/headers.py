@@ -14,7 +14,7 @@ import msgspec
 
 from messaging.message import DEAD_ATTEMPT
 
-__all__ = ["ATTEMPT", "DUE", "ORIGIN", "OWN", "decode", "encode", "number", "restore"]
+__all__ = ["ATTEMPT", "DUE", "ORIGIN", "OWN", "decode", "encode", "number"]
 
 ATTEMPT = "messaging-attempt"
 """The number of the coming attempt, in decimal."""
@@ -66,9 +66,3 @@ def number(headers: dict[str, Any], name: str, default: int = 0) -> int:
     """Take a decimal number out of headers; what is none counts as the default."""
     value = headers.pop(name, None)
     return int(value) if type(value) is str and value.isdecimal() and len(value) < 20 else default
-
-
-def restore(headers: dict[str, Any]) -> None:
-    """Give the header of a dead letter that was written in decimal its type again."""
-    if DEAD_ATTEMPT in headers:
-        headers[DEAD_ATTEMPT] = number(headers, DEAD_ATTEMPT)

@@ -20,11 +20,12 @@ from messaging.drivers.kafka.contact import Contact
 from messaging.drivers.kafka.copies import Copier
 from messaging.drivers.kafka.options import KafkaSettings
 from messaging.drivers.kafka.preparing import Prepared, prepare
+from messaging.drivers.kafka.settling import Settling
 from messaging.drivers.kafka.subscription import Life, Subscription
 from messaging.drivers.kafka.topics import names_for
 from messaging.drivers.wakeup import WakeUp
 from messaging.errors import ConnectFailed, InvalidTarget, Unsupported
-from messaging.message import Delivery, Outcome, Outgoing, SentResult, Source, SourceKind
+from messaging.message import Delivery, Outcome, Outgoing, SentResult, Source, SourceKind, by_source
 
 __all__ = ["ListenerConnection"]
 
@@ -52,7 +53,7 @@ class ListenerConnection:
         self._contact = Contact(settings, services, self._post, self._connected)
         self._user: configuration.Login = None
         self._copier = Copier(lambda: configuration.copier(settings, self._user, self.client_id))
-        self._subscriptions: dict[Source, Subscription] = {}
+        self._groups: dict[str, Subscription] = {}
         self._leaving: list[Subscription] = []
         """Unsubscribed, or replaced; their consumers are not closed yet."""
         self._unannounced = False
@@ -76,24 +77,28 @@ class ListenerConnection:
         """See Connection."""
         if self._closed:
             return math.inf
-        reading = [each for each in self._subscriptions.values() if each.has_room and each.life is not Life.PREPARING]
+        reading = [each for each in self._groups.values() if each.has_room]
         wait = self._wait(timeout, reading)
         while self._posted:
             self._posted.popleft()()
         self._rotation += 1
         first = reading[self._rotation % len(reading)] if reading else None
-        for subscription in [*self._subscriptions.values(), *self._leaving]:
+        for subscription in self._all():
             subscription.turn(wait if subscription is first else 0.0)
         self._copier.poll()
         self._watch()
         self._contact.step(self._clock())
         if self._contact.state is State.READY:
-            self._begin()
+            for subscription in self._groups.values():
+                self._prepare(subscription)
         if self._close_by is not None:
             self._try_to_close(self._close_by)
         else:
             self._fire()
         return self._rest()
+
+    def _all(self) -> list[Subscription]:
+        return [*self._groups.values(), *self._leaving]
 
     def _wait(self, timeout: float, reading: Sequence[Subscription]) -> float:
         """Rest, where nothing can be read; else return how long the library may wait."""
@@ -109,7 +114,7 @@ class ListenerConnection:
             wait = min(wait, _CAP)
         if self._full_since == math.inf:
             self._full_since = now
-        if self._subscriptions and now - self._full_since < _QUICK:
+        if self._groups and now - self._full_since < _QUICK:
             self._poller.poll(max(1, math.ceil(1000 * min(wait, _SHORT))))
             return 0.0
         self._resting = True
@@ -123,7 +128,7 @@ class ListenerConnection:
 
     def _next_due(self) -> float:
         due = self._contact.due if self._close_by is None else min(self._contact.due, self._close_by)
-        for subscription in itertools.chain(self._subscriptions.values(), self._leaving):
+        for subscription in self._all():
             due = min(due, subscription.due)
         return due
 
@@ -135,7 +140,7 @@ class ListenerConnection:
         return max(0.0, self._next_due() - self._clock())
 
     def _watch(self) -> None:
-        for troubles in [*(each.troubles for each in self._subscriptions.values()), self._copier.troubles]:
+        for troubles in [*(each.troubles for each in self._groups.values()), self._copier.troubles]:
             failure = troubles.outage()
             if failure is not None:
                 self._contact.lost(failure)
@@ -146,96 +151,99 @@ class ListenerConnection:
         self._unannounced = True
         if renewed:
             self._copier.renew(user)
-            for subscription in self._subscriptions.values():
+            for subscription in self._groups.values():
                 subscription.renew(user)
 
     # Sources
 
     def subscribe(self, source: Source, window: int) -> None:
         """See Connection."""
-        known = self._subscriptions.get(source)
-        if known is not None:
-            known.window = window
-            return
+        names = self._names
         try:
-            self._names.receiving(source)
-            retry, dead = self._own_topics(source)
+            topic, group = names.receiving(source), names.group(source)
+            retry = None if source.kind is SourceKind.DEAD else names.retry(source)
+            dead = names.dead(source)
         except InvalidTarget as error:
             refusal = error
             self._post(lambda: self._events.on_subscribed(source, "", refusal))
             return
-        self._subscriptions[source] = Subscription(
-            source,
-            window,
-            group=self._names.group(source),
-            retry=retry,
-            dead=dead,
-            level_of=self._names.level,
-            clock=self._clock,
-            copier=self._copier,
-            commit_interval=self._settings.commit_interval,
-            retry_buffer=self._settings.retry_buffer,
-            offload=self._offload,
-            next_generation=self._generations.__next__,
-        )
+        subscription = self._groups.get(group)
+        if subscription is None:
+            subscription = self._groups[group] = Subscription(
+                group,
+                retry=retry,
+                dead=dead,
+                clock=self._clock,
+                copier=self._copier,
+                commit_interval=self._settings.commit_interval,
+                retry_buffer=self._settings.retry_buffer,
+                offload=self._offload,
+                next_generation=self._generations.__next__,
+            )
+        subscription.sources[topic] = source
+        subscription.windows[source] = window
         self.wake()
 
-    def _own_topics(self, source: Source) -> tuple[str | None, str | None]:
-        if source.kind is SourceKind.DEAD:
-            return None, None
-        return self._names.retry(source), self._names.dead(source)
-
-    def _begin(self) -> None:
-        """Have what was subscribed prepared."""
-        for subscription in self._subscriptions.values():
-            if subscription.life is Life.PREPARING and not subscription.begun:
-                subscription.begun = True
-                self._prepare(subscription)
-
     def _prepare(self, subscription: Subscription) -> None:
+        """Have those topics prepared that are new to it."""
+        topics = [topic for topic in subscription.sources if topic not in subscription.prepared]
+        if not topics:
+            return
+        subscription.prepared.update(topics)
         settings = self._settings
-        source = subscription.source
-        retry, dead = self._own_topics(source)
-        conf = configuration.consumer(settings, self._user, self.client_id, subscription.group)
-        conf["on_commit"] = subscription.on_commit
         user = self._user
-        from_beginning = settings.start == "beginning" or source.kind is SourceKind.DEAD
+        joins = subscription.life is Life.PREPARING
+        conf = configuration.consumer(settings, user, self.client_id, subscription.group)
+        if joins:
+            conf["on_commit"] = subscription.commits.answered
+        # Who reads dead letters reads all of them.
+        from_beginning = settings.start == "beginning" or subscription.retry is None
 
         def work() -> Prepared:
-            topics = self._names.receiving(source)
-            return prepare(settings, conf, user, topics, retry, dead, from_beginning=from_beginning)
+            found = prepare(
+                settings, conf, user, topics, subscription.retry, subscription.dead, from_beginning=from_beginning
+            )
+            if not joins:
+                clients.dispose([found.consumer])
+            return found
 
         def done(found: Any, error: BaseException | None) -> None:
-            if isinstance(error, ConnectFailed) and error.retryable and subscription.life is Life.PREPARING:
+            if isinstance(error, ConnectFailed) and error.retryable and subscription.life is not Life.DRAINING:
                 # No broker just now: once more when one is there.
-                subscription.begun = False
+                subscription.prepared.difference_update(topics)
                 self._contact.lost(error)
+            elif joins:
+                subscription.join(found, error)
+            elif error is None:
+                subscription.subscribe_all()
             else:
-                subscription.prepared(found, error)
+                subscription.refuse(topics, error)
 
         self._offload(work, done)
 
     def unsubscribe(self, source: Source) -> None:
         """See Connection."""
-        subscription = self._subscriptions.pop(source, None)
-        if subscription is None:
-            return
-        subscription.unsubscribe()
-        self._leaving.append(subscription)
+        for group, subscription in list(self._groups.items()):
+            if source in subscription.windows:
+                subscription.remove(source)
+                if not subscription.windows:
+                    del self._groups[group]
+                    self._leaving.append(subscription)
+                else:
+                    subscription.subscribe_all()
         self.wake()
 
     def settle(self, deliveries: Sequence[Delivery], outcome: Outcome, delay: float = 0.0, reason: str = "") -> None:
         """See Connection."""
-        if not deliveries:
+        # After a source was subscribed anew, what was delivered before is still with its former consumer.
+        parts: dict[Settling, list[Delivery]] = {}
+        if not self._leaving and deliveries:
+            deliveries[0].tag[0].owner.settle(deliveries, outcome, delay, reason)
             return
-        source = deliveries[0].source
-        subscription = self._subscriptions.get(source)
-        if subscription is None or subscription.life is Life.PREPARING:
-            subscription = next((each for each in self._leaving if each.source == source), subscription)
-        if subscription is None:
-            self._stale += len(deliveries)
-            return
-        subscription.settle(deliveries, outcome, delay, reason)
+        for delivery in deliveries:
+            parts.setdefault(delivery.tag[0].owner, []).append(delivery)
+        for owner, part in parts.items():
+            owner.settle(part, outcome, delay, reason)
 
     # Telling
 
@@ -248,37 +256,44 @@ class ListenerConnection:
             sent, self._sent = self._sent, []
             self._events.on_sent(sent)
         self._announce_again()
-        for subscription in [*self._subscriptions.values(), *self._leaving]:
+        for subscription in self._all():
             self._tell(subscription)
-        self._leaving = [each for each in self._leaving if each.life is not Life.GONE]
+            if subscription.life is Life.GONE:
+                self._forget(subscription)
+                self._leaving = [each for each in self._leaving if each is not subscription]
+                if self._groups.get(subscription.group) is subscription:
+                    del self._groups[subscription.group]
 
     def _announce_again(self) -> None:
         """After an outage, say of each source that it is there again; its assignment has survived."""
         if not self._unannounced or self._contact.state is not State.READY:
             return
         self._unannounced = False
-        for subscription in self._subscriptions.values():
-            if subscription.announced and not subscription.news:
-                subscription.news.append((subscription.group, None))
+        for subscription in self._groups.values():
+            told = {source for source, _, _ in subscription.news}
+            subscription.news += [
+                (source, subscription.group, None) for source in subscription.announced if source not in told
+            ]
         self._contact.whole()
 
     def _tell(self, subscription: Subscription) -> None:
-        source = subscription.source
+        events = self._events
         news, subscription.news = subscription.news, []
-        for address, error in news:
+        for source, address, error in news:
             if error is None and self._contact.state is not State.READY:
                 # It is said when brokers can be reached again.
                 self._unannounced = True
-                continue
-            self._events.on_subscribed(source, address, error)
-        settled, subscription.settled = subscription.settled, []
-        for deliveries, error in settled:
-            self._events.on_settled(deliveries, error)
+            else:
+                events.on_subscribed(source, address, error)
+        commits = subscription.commits
+        if commits.told:
+            told, commits.told = commits.told, []
+            for deliveries, error in told:
+                events.on_settled(deliveries, error)
         batch, subscription.batch = subscription.batch, []
         if batch:
-            self._events.on_deliveries(source, batch)
-        if subscription.life is Life.GONE and self._subscriptions.get(source) is subscription:
-            del self._subscriptions[source]
+            for part in by_source(batch):
+                events.on_deliveries(part[0].source, part)
 
     # The end
 
@@ -289,26 +304,27 @@ class ListenerConnection:
             self.wake()
 
     def _try_to_close(self, by: float) -> None:
-        for source in list(self._subscriptions):
-            subscription = self._subscriptions.pop(source)
-            self._leaving.append(subscription)
-            self._tell(subscription)
-        if not self._copier.under_way:
+        self._leaving += self._groups.values()
+        self._groups.clear()
+        late = self._clock() >= by
+        if late or not self._copier.under_way:
             for subscription in self._leaving:
                 subscription.finish()
         self._fire()
-        if self._clock() < by and any(each.life is not Life.GONE for each in self._leaving):
+        if not late and self._leaving:
             return
         for subscription in self._leaving:
-            self._stale += subscription.stale
-            self._rebalances += subscription.rebalances
-            subscription.finish()
+            self._forget(subscription)
         holder = self._copier.take()
         if holder:
             self._services.offload(lambda: clients.dispose(holder), lambda _, error: None)
         self._contact.ended = True
         self._closed = True
         self._events.on_state(State.CLOSED, None, None, None)
+
+    def _forget(self, subscription: Subscription) -> None:
+        self._stale += subscription.settling.stale
+        self._rebalances += subscription.rebalances
 
     # What any thread may call
 
@@ -345,10 +361,10 @@ class ListenerConnection:
 
     def counts(self) -> dict[str, int]:
         """See Connection."""
-        everything = [*self._subscriptions.values(), *self._leaving]
+        everything = self._all()
         return {
             "reconnects": self._contact.reconnects,
-            "stale_settlements": self._stale + sum(each.stale for each in everything),
+            "stale_settlements": self._stale + sum(each.settling.stale for each in everything),
             "rebalances": self._rebalances + sum(each.rebalances for each in everything),
             "waiting_for_retry": sum(len(each.delayed) for each in everything),
             "copies_failed": self._copier.failed,

@@ -71,7 +71,7 @@ class NotifierConnection:
         self._troubles = Troubles()
         self._producer: Producer | None = None
         self._user: configuration.Login = None
-        self._topics: dict[tuple[Route, Any], str] = {}
+        self._topics: dict[Route, str] = {}
         self._known: set[str] = set()
         """Topics that exist."""
         self._held: dict[str, deque[Outgoing]] = {}
@@ -99,11 +99,10 @@ class NotifierConnection:
     def publish(self, outgoing: Outgoing) -> None:
         """See Connection; any thread."""
         route = outgoing.route
-        key = (route, outgoing.headers.get("level") if self._plain else None)
-        topic = self._topics.get(key)
+        topic = self._topics.get(route)
         if topic is None:
             try:
-                topic = self._topics[key] = self._names.sending(route, outgoing.headers)
+                topic = self._topics[route] = self._names.sending(route)
             except InvalidTarget as error:
                 self._tell(SentResult(outgoing, None, error))
                 return

@@ -1,4 +1,4 @@
-"""How far a consumer has got in one assignment of one partition, and what of it may be committed. Pure.
+"""How far a consumer has got in the partitions that it was assigned, and what of it may be committed. Pure.
 
 A commit says "everything before this is done", so it may never pass a message that is not: whatever the order in which
 handlers end, the position is that of the first unsettled message. Beside the position a commit carries a note of how
@@ -7,9 +7,12 @@ far messages were handed out, so that whoever reads the partition next can say w
 
 from __future__ import annotations
 
-from messaging.message import Delivery
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-__all__ = ["Partition", "parse_note"]
+from messaging.message import Delivery, Source
+
+__all__ = ["Assignment", "Partition", "parse_note"]
 
 _NOTE = "handed-out:"
 
@@ -24,45 +27,44 @@ def parse_note(text: str | None) -> int:
 class Partition:
     """One assignment of a partition: from when it was assigned until it is revoked or lost.
 
-    `outstanding`: what was read and is not settled, by offset, in order. `next`: the offset after the last one that was
-    read; -1 until something was.
+    `source`: whose messages are in it; None for those of a retry topic, which say it themselves. `owner`: who settles
+    them. `outstanding`: what was read and is not settled, by offset, in order. `next`: the offset after the last one
+    that was read; -1 until something was.
     """
 
     __slots__ = (
+        "_committed",
+        "_committing",
         "again_before",
-        "committed",
-        "committing",
         "generation",
-        "is_retry",
-        "level",
         "next",
         "number",
         "outstanding",
+        "owner",
         "returned",
         "settled",
+        "source",
         "topic",
     )
 
     def __init__(
-        self, topic: str, number: int, generation: int, *, is_retry: bool = False, level: str | None = None
+        self, topic: str, number: int, generation: int = 0, source: Source | None = None, owner: Any = None
     ) -> None:
         self.topic = topic
         self.number = number
         self.generation = generation
-        self.is_retry = is_retry
-        self.level = level
+        self.source = source
+        self.owner = owner
         self.next = -1
         self.outstanding: dict[int, Delivery] = {}
-        self.again_before: int | None = None
-        """Messages before this offset were handed out to somebody before; None until that was asked."""
+        self.again_before = 0
+        """Messages before this offset were handed out to somebody before."""
         self.settled: list[Delivery] = []
-        """Settled since the last commit was written."""
-        self.committing: list[Delivery] = []
-        """Covered by the commit that is under way."""
-        self.committed: tuple[int, int] = (-1, -1)
-        """Position and note of the last commit that was written."""
-        self.returned: list[int] = []
-        """Offsets that were handed back when the subscription ended; they are still outstanding."""
+        """Settled, and covered by no commit yet."""
+        self.returned: set[int] = set()
+        """Offsets that were handed back and are still outstanding: whoever reads the partition next gets them."""
+        self._committing: list[Delivery] = []
+        self._committed = (-1, -1)
 
     def position(self) -> int:
         """What a commit would say: the first offset that is not done; -1: nothing was read."""
@@ -71,46 +73,81 @@ class Partition:
 
     def pending_commit(self) -> tuple[int, str] | None:
         """Position and note to commit now, or None when the last one says it all; call `written` when it was sent."""
-        if self.next < 0 or (self.position(), self.next) == self.committed:
+        if self.next < 0 or (self.position(), self.next) == self._committed:
             return None
         return self.position(), f"{_NOTE}{self.next}"
 
     def written(self) -> None:
         """A commit with what `pending_commit` said is under way."""
         position = self.position()
-        self.committed = (position, self.next)
+        self._committed = (position, self.next)
         if not self.outstanding:
-            self.committing += self.settled
+            self._committing += self.settled
             self.settled = []
             return
-        self.committing += [delivery for delivery in self.settled if delivery.tag[1] < position]
+        self._committing += [delivery for delivery in self.settled if delivery.tag[1] < position]
         self.settled = [delivery for delivery in self.settled if delivery.tag[1] >= position]
 
     def acknowledged(self) -> list[Delivery]:
         """The commit has arrived: return what it covers."""
-        covered, self.committing = self.committing, []
+        covered, self._committing = self._committing, []
         return covered
 
     def refused(self) -> None:
         """The commit has failed: what it covered waits for the next one."""
-        self.settled = self.committing + self.settled
-        self.committing = []
-        self.committed = (-1, -1)
+        self.settled = self._committing + self.settled
+        self._committing = []
+        self._committed = (-1, -1)
 
     def holes(self) -> list[Delivery]:
         """What was handed back though something after it is done: without a copy, all of that would come again."""
-        back = set(self.returned)
-        done_up_to = self.next
+        tail = self.next
         for offset in reversed(self.outstanding):
-            if offset != done_up_to - 1:
+            if offset != tail - 1:
                 break
-            done_up_to = offset
-        return [self.outstanding[offset] for offset in self.outstanding if offset in back and offset < done_up_to]
+            tail = offset
+        return [self.outstanding[offset] for offset in sorted(self.returned) if offset < tail]
 
     def end(self) -> list[Delivery]:
-        """The assignment is over: mark everything unsettled as stale, and return it."""
-        left = list(self.outstanding.values())
-        for delivery in left:
+        """The assignment is over: mark everything unsettled as stale; return what was settled and not committed."""
+        for delivery in self.outstanding.values():
             delivery.stale = True
         self.outstanding.clear()
-        return left
+        self.returned.clear()
+        uncommitted = self._committing + self.settled
+        self._committing, self.settled = [], []
+        return uncommitted
+
+
+class Assignment:
+    """The partitions that one consumer has now. `unsettled`: how many of their messages are with handlers."""
+
+    __slots__ = ("_partitions", "get", "unsettled")
+
+    def __init__(self) -> None:
+        self._partitions: dict[tuple[str, int], Partition] = {}
+        self.get = self._partitions.get
+        self.unsettled = 0
+
+    def __iter__(self) -> Iterator[Partition]:
+        return iter(self._partitions.values())
+
+    def __len__(self) -> int:
+        return len(self._partitions)
+
+    def add(self, partition: Partition) -> None:
+        """One more."""
+        self._partitions[partition.topic, partition.number] = partition
+
+    def take(self, places: Iterable[tuple[str, int]]) -> list[Partition]:
+        """Take out those that are there; `end` them when that is told."""
+        return [found for place in places if (found := self._partitions.pop(place, None)) is not None]
+
+    def take_all(self) -> list[Partition]:
+        """Take out every one."""
+        return self.take(list(self._partitions))
+
+    def recount(self, waiting: Iterable[Delivery]) -> None:
+        """Count what is with handlers anew, after partitions have gone; `waiting` is not."""
+        waits = sum(1 for delivery in waiting if not delivery.stale)
+        self.unsettled = sum(len(partition.outstanding) for partition in self) - waits

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
 from messaging.drivers.base import Settings
 from messaging.errors import ConfigError, InvalidUrl
+from messaging.wire.options import ControlExchange, WireName
 
 __all__ = ["KafkaSettings", "check"]
 
@@ -20,10 +21,10 @@ class KafkaSettings(Settings, frozen=True, kw_only=True):
         # The generated one would show tls_key_password.
         return f"{type(self).__name__}({self.url!r})"
 
-    wire: Annotated[
-        Literal["native", "oslo"],
-        Meta(description="native, or oslo: topics and bytes of oslo.messaging's kafka driver"),
-    ] = "native"
+    wire_dialect: ClassVar[str] = "kafka"
+
+    wire: WireName = "native"
+    control_exchange: ControlExchange = "openstack"
     create_topics: Annotated[
         Literal["listeners", "all", "no"],
         Meta(

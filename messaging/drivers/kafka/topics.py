@@ -17,20 +17,21 @@ in them, and the pool is the group.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 from messaging.errors import InvalidTarget
 from messaging.message import Route, RouteKind, Source, SourceKind
 
-__all__ = ["LEVELS", "NativeNames", "OsloNames", "names_for", "quoted"]
+__all__ = ["NativeNames", "OsloNames", "names_for", "quoted"]
 
 _LONGEST = 249
 """Characters of a topic's name; Kafka's limit."""
 _FOREIGN = re.compile(r"_(?=x)|[^A-Za-z0-9._-]|(?<=\.)\.|^\.|\.$")
 _FOREIGN_OR_DOT = re.compile(r"_(?=x)|[^A-Za-z0-9_-]")
-LEVELS = ("audit", "debug", "info", "warn", "error", "critical", "sample")
-_LEVEL_HEADER = "level"
+_LEVELS = ("audit", "debug", "info", "warn", "error", "critical", "sample")
+_Address = TypeVar("_Address", Route, Source)
+DEFAULT_POOL = "default"
+"""That of listeners which name none."""
 
 
 def quoted(text: str, *, dots: bool = True) -> str:
@@ -51,19 +52,15 @@ def _checked(name: str) -> str:
 class NativeNames:
     """Our own names. Immutable."""
 
-    def sending(self, route: Route, headers: Mapping[str, Any]) -> str:
+    def sending(self, route: Route) -> str:
         """The topic to which a message of a route goes. Raises InvalidTarget."""
-        if route.kind is not RouteKind.POOLS:
-            raise InvalidTarget("kafka:// carries notifications alone")
-        return self._topic(route.exchange, route.topic)
+        return _checked(self._topic(_notifications(route).exchange, route.topic))
 
-    def receiving(self, source: Source) -> Sequence[str]:
-        """The topics that a source is read from, without the one for retries. Raises InvalidTarget."""
+    def receiving(self, source: Source) -> str:
+        """The topic that a source is read from, beside the one for retries. Raises InvalidTarget."""
         if source.kind is SourceKind.DEAD:
-            return [self.dead(source)]
-        if source.kind is not SourceKind.POOLS:
-            raise InvalidTarget("kafka:// carries notifications alone")
-        return [self._topic(source.exchange, source.topic)]
+            return self.dead(source)
+        return _checked(self._topic(_notifications(source).exchange, source.topic))
 
     def group(self, source: Source) -> str:
         """The consumer group of a source."""
@@ -78,51 +75,43 @@ class NativeNames:
         """The topic of a pool's dead letters."""
         return _checked(f"{self._topic(source.exchange, source.topic)}..{quoted(source.pool, dots=False)}.dead")
 
-    def level(self, topic: str) -> str | None:
-        """The level that a topic's name tells; None: it tells none."""
-        return None
-
     def _topic(self, exchange: str, topic: str) -> str:
-        return _checked(f"{quoted(exchange, dots=False)}.{quoted(topic)}")
+        return f"{quoted(exchange, dots=False)}.{quoted(topic)}"
 
 
 class OsloNames(NativeNames):
-    """The predecessor's names. Immutable."""
+    """The predecessor's names: what is above has made a topic of each level already. Immutable."""
 
     def __init__(self, suffix: str | None, group: str, *, listeners_too: bool) -> None:
         self._sending = f".{suffix}" if suffix else ""
         self._receiving = self._sending if listeners_too else ""
         self._group = group
-        self._levels = {f".{level}{end}": level for level in LEVELS for end in {self._sending, self._receiving}}
 
-    def sending(self, route: Route, headers: Mapping[str, Any]) -> str:
+    def sending(self, route: Route) -> str:
         """See NativeNames."""
-        if route.kind is not RouteKind.POOLS:
-            raise InvalidTarget("kafka:// carries notifications alone")
-        return f"{route.topic}.{headers.get(_LEVEL_HEADER, 'info')}{self._sending}"
+        return _checked(f"{_notifications(route).topic}{self._sending}")
 
-    def receiving(self, source: Source) -> Sequence[str]:
+    def receiving(self, source: Source) -> str:
         """See NativeNames."""
         if source.kind is SourceKind.DEAD:
-            return [self.dead(source)]
-        if source.kind is not SourceKind.POOLS:
-            raise InvalidTarget("kafka:// carries notifications alone")
-        return [f"{source.topic}.{level}{self._receiving}" for level in LEVELS]
+            return self.dead(source)
+        return _checked(f"{_notifications(source).topic}{self._receiving}")
 
     def group(self, source: Source) -> str:
         """See NativeNames."""
-        group = self._group if source.pool == "default" else source.pool
+        group = self._group if source.pool == DEFAULT_POOL else source.pool
         return f"{group}.dead" if source.kind is SourceKind.DEAD else group
 
-    def level(self, topic: str) -> str | None:
-        """See NativeNames."""
-        for end, level in self._levels.items():
-            if topic.endswith(end):
-                return level
-        return None
-
     def _topic(self, exchange: str, topic: str) -> str:
-        return topic
+        # One retry topic for all levels.
+        base, _, level = topic.rpartition(".")
+        return base if level in _LEVELS and base else topic
+
+
+def _notifications(address: _Address) -> _Address:
+    if address.kind not in (RouteKind.POOLS, SourceKind.POOLS):
+        raise InvalidTarget("kafka:// carries notifications alone")
+    return address
 
 
 def names_for(wire: str, vhost: str | None, group: str, *, listeners_too: bool) -> NativeNames:

@@ -1,0 +1,91 @@
+"""From a message of Kafka's to a delivery. No I/O.
+
+A delivery's tag is (its partition, its offset, its key, where it was first read). Copies in a retry topic say in
+headers of ours which attempt comes, when, and where the notification was first read; listeners do not see them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import KafkaError, Message
+
+from messaging.drivers.kafka import headers
+from messaging.drivers.kafka.headers import ATTEMPT, DUE, ORIGIN
+from messaging.drivers.kafka.offsets import Assignment, Partition
+from messaging.message import DEAD_ATTEMPT, Delivery, Source, SourceKind
+
+__all__ = ["Tag", "origin_of", "read"]
+
+Tag = tuple[Partition, int, Any, str]
+_KEY = "key"
+"""The header by which a listener knows what to keep in order."""
+
+
+def origin_of(delivery: Delivery) -> str:
+    """Where a notification was first read: topic, partition and offset, divided by slashes."""
+    partition, offset, _, origin = delivery.tag
+    return origin or f"{partition.topic}/{partition.number}/{offset}"
+
+
+def read(
+    messages: Sequence[Message],
+    assignment: Assignment,
+    sources: Mapping[str, Source],
+    now: float,
+    complain: Any,
+) -> tuple[list[Delivery], list[tuple[float, Delivery]]]:
+    """Make deliveries of messages, and note them as outstanding: those to hand out, and those to keep until a time.
+
+    `sources` by topic; `now`: seconds since 1970. What belongs to a partition that is gone is left to whoever has it.
+    `complain(error)` is called for errors that come among the messages.
+    """
+    batch: list[Delivery] = []
+    later: list[tuple[float, Delivery]] = []
+    find = assignment.get
+    decode = headers.decode
+    for message in messages:
+        error: KafkaError | None = message.error()
+        if error is not None:
+            complain(error)
+            continue
+        partition = find((message.topic(), message.partition()))  # type: ignore[arg-type]
+        if partition is None:
+            continue
+        offset: int = message.offset()  # type: ignore[assignment]
+        told = decode(message.headers())  # type: ignore[arg-type]
+        key: Any = message.key()
+        if key is not None and _KEY not in told:
+            # What others have written: their order counts as well.
+            told[_KEY] = key.decode("utf-8", "replace") if type(key) is bytes else key
+        source = partition.source
+        attempt, due, origin = 1, 0.0, ""
+        if source is None or source.kind is SourceKind.DEAD:
+            attempt = headers.number(told, ATTEMPT, 1)
+            due = headers.number(told, DUE) / 1000.0
+            origin = str(told.pop(ORIGIN, ""))
+            if DEAD_ATTEMPT in told:
+                told[DEAD_ATTEMPT] = headers.number(told, DEAD_ATTEMPT)
+        if source is None:
+            source = sources.get(origin.rpartition("/")[0].rpartition("/")[0]) or next(iter(sources.values()))
+        delivery = Delivery(
+            source,
+            message.value() or b"",
+            told,
+            "",
+            None,
+            attempt > 1 or offset < partition.again_before,
+            attempt,
+            "",
+            partition.generation,
+            False,
+            (partition, offset, key, origin),
+        )
+        partition.outstanding[offset] = delivery
+        partition.next = offset + 1
+        if due > now:
+            later.append((due - now, delivery))
+        else:
+            batch.append(delivery)
+    return batch, later

@@ -1,0 +1,105 @@
+"""What becomes of deliveries: done, copied to the retry topic or the dead letters, or left for the next reader.
+
+Kafka knows positions, not messages. So a notification that is to come later is copied, and its original is done once
+the copy is confirmed. One that is handed back when its listener stops stays where it is; it is copied only if something
+after it is done already, since otherwise all of that would come again with it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from messaging.drivers.kafka.commits import Commits
+from messaging.drivers.kafka.copies import Copier, again_headers, dead_headers, retry_headers
+from messaging.drivers.kafka.offsets import Assignment
+from messaging.message import Delivery, Outcome
+
+__all__ = ["Settling"]
+
+
+class Settling:
+    """The settlements of one consumer. Owner only.
+
+    `retry`: the topic of notifications that come later; None where there is none (dead letters are read). `dead`: that
+    of dead letters.
+    """
+
+    def __init__(self, assignment: Assignment, commits: Commits, copier: Copier, retry: str | None, dead: str) -> None:
+        self._assignment = assignment
+        self._commits = commits
+        self._copier = copier
+        self._retry = retry
+        self._dead = dead
+        self.draining = False
+        """Nothing is read any more: what was not started is left for the next reader."""
+        self.stale = 0
+
+    def settle(self, deliveries: Sequence[Delivery], outcome: Outcome, delay: float, reason: str) -> None:
+        """See Connection."""
+        if outcome is Outcome.ACCEPT:
+            for delivery in deliveries:
+                self._done(delivery)
+        else:
+            for delivery in deliveries:
+                partition, offset, _, _ = delivery.tag
+                if partition.outstanding.get(offset) is not delivery or offset in partition.returned:
+                    self.stale += 1
+                elif outcome is Outcome.REJECT:
+                    self._reject(delivery, reason)
+                elif self._retry is None or (self.draining and delay <= 0.0):
+                    self.give_back(delivery)
+                    self._commits.tell([delivery])
+                else:
+                    told = retry_headers(delivery, delivery.attempt + 1, time.time() + delay)
+                    self._copier.copy(delivery, self._retry, told, self._copied)
+        self._commits.soon()
+
+    def _reject(self, delivery: Delivery, reason: str) -> None:
+        if self._retry is None:
+            # A dead letter has no place to go to.
+            self._done(delivery)
+        else:
+            self._copier.copy(delivery, self._dead, dead_headers(delivery, reason), self._copied)
+
+    def _done(self, delivery: Delivery) -> None:
+        partition, offset, _, _ = delivery.tag
+        if partition.outstanding.pop(offset, None) is None:
+            self.stale += 1
+            return
+        partition.returned.discard(offset)
+        self._assignment.unsettled -= 1
+        partition.settled.append(delivery)
+
+    def give_back(self, delivery: Delivery) -> None:
+        """Leave one for whoever reads its partition next."""
+        delivery.tag[0].returned.add(delivery.tag[1])
+
+    def _copied(self, delivery: Delivery, error: Exception | None) -> None:
+        partition, offset, _, _ = delivery.tag
+        if error is None:
+            if offset in partition.outstanding:
+                self._done(delivery)
+                self._commits.soon()
+        else:
+            partition.returned.add(offset)
+            self._commits.tell([delivery], error)
+
+    def drained(self) -> bool:
+        """Whether everything is settled or handed back for good; copies that this needs are begun."""
+        if self._copier.under_way:
+            return False
+        for partition in self._assignment:
+            if len(partition.outstanding) > len(partition.returned):
+                return False
+        holes = [delivery for partition in self._assignment for delivery in partition.holes()]
+        if self._copier.failed:
+            return True
+        for delivery in holes:
+            told = (
+                again_headers(delivery)
+                if self._retry is None
+                else retry_headers(delivery, delivery.attempt, time.time())
+            )
+            self._copier.copy(delivery, self._retry or self._dead, told, self._copied)
+        return not holes
