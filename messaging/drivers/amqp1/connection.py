@@ -154,7 +154,7 @@ class Amqp1Connection:
         if self._phase is Phase.CLOSED:
             return math.inf
         now = self._clock()
-        if self._engine is not None:
+        if timeout > 0.0:
             self._flush()
         rest = self._next_due() - now
         if self._news.pending or (self._close_by is not None and not self._closing):
@@ -165,12 +165,11 @@ class Amqp1Connection:
         if now >= self._next_due() or self._failure is not None or self._close_by is not None or self._resolved:
             self._step(now)
         for _ in range(_ROUNDS):
+            self._flush()
             self._look_at_marks()
             if not self._news.pending:
                 break
             self._news.tell()
-            if self._engine is not None:
-                self._flush()
         if self._failure is not None:
             return 0.0
         if self._is_closed():

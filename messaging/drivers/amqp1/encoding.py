@@ -168,6 +168,7 @@ def _properties(properties: list[Any], headers: dict[str, Any]) -> str:
         return ""
     if properties[0] is not None:
         headers[MESSAGE_ID] = properties[0]
+        hash(properties[0])
     reply_to = properties[4] if count > 4 else None
     if count > 5 and properties[5] is not None:
         headers[CORRELATION_ID] = properties[5]

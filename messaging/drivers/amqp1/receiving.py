@@ -7,6 +7,7 @@ tag, and dropped with the link; so a settlement that comes too late finds nothin
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from messaging.backoff import Backoff
@@ -20,12 +21,14 @@ from messaging.drivers.amqp1.outcomes import refused
 from messaging.drivers.amqp1.sending import Copy, Life, Sending
 from messaging.drivers.amqp1.types import encode_value
 from messaging.errors import Cancelled, ConnectionLost
-from messaging.message import DEAD_ATTEMPT, DEAD_REASON, Delivery, Outcome, Source, SourceKind
+from messaging.message import DEAD_ATTEMPT, DEAD_REASON, MESSAGE_ID, Delivery, Outcome, Source, SourceKind
 
 __all__ = ["Receiving"]
 
 _REPLY_CREDIT = 2_000
 """Answers that may be on their way at a time; they are settled as they come, so more credit only makes larger bursts."""
+_REMEMBERED = 1_000
+"""Messages settled last whose ids are known after a loss: as many settlements may have been lost with a connection."""
 
 
 class ReceiveLink:
@@ -64,6 +67,11 @@ class Receiving:
         self._generation = 0
         self._tags = 0
         self._copying: set[int] = set()
+        self._settled_last: deque[object] = deque(maxlen=_REMEMBERED)
+        self._had: set[object] = set()
+        """Ids of what was here before the connection was lost. A peer should say of it that it was delivered before;
+        Artemis does so only when it notices the loss before the closing of the session (in 4 of 5 losses).
+        """
         self.undecodable = 0
         self.stale = 0
 
@@ -78,8 +86,13 @@ class Receiving:
     def lose(self, cause: Exception) -> None:
         """The connection is gone, and every pointer with it."""
         self._life = None
+        if self._by_link:
+            self._had = set(self._settled_last)
+            self._settled_last.clear()
         for link in self._by_link.values():
+            self._had.update(delivery.headers.get(MESSAGE_ID) for _, delivery in link.unsettled.values())
             self._forget(link)
+        self._had.discard(None)
         self._by_link.clear()
         self._by_source.clear()
         self._retry.clear()
@@ -253,13 +266,14 @@ class Receiving:
         if type(attempt) is not int:
             attempt = 1
         self._tags += 1
+        redelivered = message.redelivered or attempt > 1 or (bool(self._had) and headers.get(MESSAGE_ID) in self._had)
         taken = Delivery(
             source,
             message.body,
             headers,
             message.reply_to,
             message.ttl,
-            message.redelivered or attempt > 1,
+            redelivered,
             attempt + message.deliveries,
             "",
             link.generation,
@@ -303,6 +317,7 @@ class Receiving:
             elif outcome is Outcome.ACCEPT:
                 life.engine.dispose(link.unsettled.pop(tag)[0], life.engine.ACCEPTED)
                 self._news.unwritten.append(delivery)
+                self._settled_last.append(delivery.headers.get(MESSAGE_ID))
             elif outcome is Outcome.REQUEUE:
                 self._requeue(life, link, delivery, delay)
             else:

@@ -8,6 +8,7 @@ dropped before the engine frees what they point to.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ __all__ = ["Copy", "Sending"]
 _NULL = b"\x40"
 _MOST_PLANS = 10_000
 """Addresses that are remembered encoded; a server that answers a million callers must not keep them all."""
+_ASKED = 1_000
 _ANSWERS = {
     Engine.ACCEPTED: Answer.ACCEPTED,
     Engine.REJECTED: Answer.REJECTED,
@@ -107,6 +109,9 @@ class Sending:
         self._by_link: dict[Pointer, SendLink] = {}
         self.under_way: dict[Pointer, tuple[Outgoing, str]] = {}
         """What was sent and not answered, by its delivery, with its address."""
+        self._asked: list[weakref.ref[Outgoing]] = []
+        """Calls that were written: at a loss their answers cannot come any more, also where the peer had taken them."""
+        self._most_asked = _ASKED
         self._attached = 0
         self._reply_to = _NULL
         self._reply_address = ""
@@ -130,9 +135,15 @@ class Sending:
         self._plans.clear()
         links, self._links = self._links, {}
         under_way, self.under_way = self.under_way, {}
+        asked, self._asked = self._asked, []
         self.blocked = False
         for outgoing, _ in under_way.values():
             self._tell(in_doubt(outgoing, cause))
+        told = {id(outgoing) for outgoing, _ in under_way.values()}
+        for reference in asked:
+            waiting = reference()
+            if waiting is not None and waiting.token is not None and id(waiting) not in told:
+                self._tell(in_doubt(waiting, cause))
         for link in links.values():
             for result in link.outbox.lose(cause):
                 self._tell(result)
@@ -237,10 +248,19 @@ class Sending:
         settled = plan.settled or (self._settle_calls and outgoing.reply_to)
         delivery = life.engine.send(link.link, message, settled)
         link.credit -= 1
+        if outgoing.reply_to:
+            self._remember(outgoing)
         if not settled:
             self.under_way[delivery] = (outgoing, plan.address)
         elif outgoing.confirm:
             self._tell(SentResult(outgoing, Stage.WRITTEN))
+
+    def _remember(self, outgoing: Outgoing) -> None:
+        # A weak reference costs a tenth of what an entry in a set would, and a call that has its answer is soon gone.
+        self._asked.append(weakref.ref(outgoing))
+        if len(self._asked) > self._most_asked:
+            self._asked = [each for each in self._asked if (left := each()) is not None and left.token is not None]
+            self._most_asked = max(_ASKED, 2 * len(self._asked))
 
     def answered(self, delivery: Pointer) -> None:
         """The peer has said something of a message; `delivery` is in `under_way`."""
