@@ -188,7 +188,9 @@ class KombuConnection:
 
     def _follow(self) -> None:
         """Go to the next state where it is time to."""
-        if self._close_by is not None and (self._session is None or not self._busy() or self._clock() >= self._close_by):
+        if self._close_by is not None and (
+            self._session is None or not self._busy() or self._clock() >= self._close_by
+        ):
             self._finish()
         while self._arrived:
             session, error = self._arrived.popleft()

@@ -120,4 +120,10 @@ def dead_letter(delivery: Delivery, reason: str) -> Written:
         "dead-topic": source.topic,
         "dead-pool": source.pool,
     }
-    return written(Outgoing(Route.pools(source.exchange, source.topic), delivery.body, headers), delivery.body, "", None, delivery.sent_by)
+    return written(
+        Outgoing(Route.pools(source.exchange, source.topic), delivery.body, headers),
+        delivery.body,
+        "",
+        None,
+        delivery.sent_by,
+    )

@@ -165,7 +165,7 @@ class Receiver:
         return True
 
     def write_settlements(self, session: Session) -> list[tuple[list[Delivery], Exception | None]]:
-        """Write the settlements that wait, and tell how each went. One that breaks the connection is left for `lose`."""
+        """Write the settlements that wait, and tell how each went; one that cannot be written is left for `lose`."""
         told: list[tuple[list[Delivery], Exception | None]] = []
         while self._settlements:
             deliveries, outcome, reason = self._settlements[0]
@@ -182,7 +182,9 @@ class Receiver:
             self._settlements.popleft()
             if late:
                 self.counts["stale_settlements"] += len(late)
-                told.append((late, ConnectionLost("it was held for too long without a sign of life, so it comes again")))
+                told.append(
+                    (late, ConnectionLost("it was held for too long without a sign of life, so it comes again"))
+                )
             told.append(([delivery for delivery in deliveries if delivery not in late], None))
         return told
 
@@ -206,7 +208,9 @@ class Receiver:
 
     def overdue(self) -> float:
         """Since when redis should have said something; infinity: it owes nothing."""
-        return min((intake.reader.overdue for intake in self.intakes if intake.reader is not None), default=float("inf"))
+        return min(
+            (intake.reader.overdue for intake in self.intakes if intake.reader is not None), default=float("inf")
+        )
 
     def lose(self, cause: Exception) -> list[list[Delivery]]:
         """The connection went: what was handed out is stale. Returns whose settlement was not written."""

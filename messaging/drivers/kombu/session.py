@@ -110,11 +110,11 @@ class Session:
             for position, parcel in enumerate(parcels):
                 results.append(self._route(parcel, tables, now))
                 expiry = self._expiry_of(parcel)
-                for command in self._channel.collected():
-                    pipeline.execute_command(*command)
-                    sent.append((position, command[1]))
+                for kind, key, payload in self._channel.collected():
+                    (pipeline.publish if kind == "PUBLISH" else pipeline.lpush)(key, payload)
+                    sent.append((position, key))
                     if expiry:
-                        pipeline.pexpire(command[1], expiry)
+                        pipeline.pexpire(key, expiry)
                         sent.append((position, ""))
             answers = pipeline.execute(raise_on_error=False) if sent else []
         for (position, key), answer in zip(sent, answers, strict=True):
@@ -135,9 +135,7 @@ class Session:
             return int(1000 * self._settings.expires)
         return int(1000 * self._settings.topic_expires) if parcel.route.kind is RouteKind.ANY else 0
 
-    def _route(
-        self, parcel: Parcel, tables: dict[tuple[str, str], list[str]], now: float
-    ) -> MessagingError | None:
+    def _route(self, parcel: Parcel, tables: dict[tuple[str, str], list[str]], now: float) -> MessagingError | None:
         """Have kombu say what is to be written for one message."""
         route, message, store = parcel
         channel = self._channel
@@ -173,8 +171,8 @@ class Session:
         """Write a dead letter."""
         self._channel.basic_publish(message.prepared(self._channel), "", queue)
         with self._client.pipeline(transaction=True) as pipeline:
-            for command in self._channel.collected():
-                pipeline.execute_command(*command)
+            for _, key, payload in self._channel.collected():
+                pipeline.lpush(key, payload)
             # The oldest has been there the longest to be read.
             pipeline.ltrim(queue, 0, self._settings.max_queue - 1)
             pipeline.execute()

@@ -26,8 +26,8 @@ def check_variant(url: Url) -> None:
     """Raise ConfigError (InvalidUrl, Unsupported) unless this driver serves the variant of a URL, and its parts fit."""
     if kombu.__version__.split(".")[:2] != _KNOWN.split("."):
         raise ConfigError(
-            f"kombu+{url.variant}:// works with kombu {_KNOWN}, and {kombu.__version__} is installed, whose inner parts "
-            f"may differ: pip install 'kombu=={_KNOWN}.*'"
+            f"kombu+{url.variant}:// works with kombu {_KNOWN}, and {kombu.__version__} is installed, whose inner "
+            f"parts may differ: pip install 'kombu=={_KNOWN}.*'"
         )
     variant = url.variant
     if variant in _LOSES:

@@ -5,9 +5,15 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from messaging.testing.conformance import Subject
+from messaging.testing.conformance import Subject, silenced
+from tests.conformance.subjects.rabbit import rabbit
 
-__all__ = ["kombu_redis"]
+__all__ = ["kombu", "kombu_redis"]
+
+
+def kombu(broker: Any) -> Subject:
+    """RabbitMQ; what can be done to a connection is the same as for rabbit://."""
+    return rabbit(broker, "kombu")
 
 
 def _nobody(scheme: str) -> str:
@@ -17,20 +23,21 @@ def _nobody(scheme: str) -> str:
     return f"{scheme}://127.0.0.1:{port}/"
 
 
-def _cut_redis(connection: Any) -> None:
-    """Shut down every TCP connection of a connection to redis: of its pools, and of what waits."""
+def _sockets(connection: Any) -> list[socket.socket]:
+    """Every TCP connection of a connection to redis: of its pools, and of what waits."""
     session = connection._session
-    if session is None:
-        return
-    for pool in (session._channel.pool, session._channel.async_pool):
-        for each in [*pool._available_connections, *pool._in_use_connections]:
-            tcp = each._sock
-            if tcp is not None:
-                try:
-                    tcp.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    # It is not connected any more.
-                    continue
+    pools = () if session is None else (session._channel.pool, session._channel.async_pool)
+    found = [each._sock for pool in pools for each in [*pool._available_connections, *pool._in_use_connections]]
+    return [tcp for tcp in found if tcp is not None]
+
+
+def _cut(connection: Any) -> None:
+    for tcp in _sockets(connection):
+        try:
+            tcp.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            # It is not connected any more.
+            continue
 
 
 def kombu_redis(url: str) -> Subject:
@@ -40,7 +47,9 @@ def kombu_redis(url: str) -> Subject:
         name="kombu+redis",
         # What was in hand at a cut comes again within these seconds, and they are waited for.
         options={"visibility_timeout": 1.5, "heartbeat": 2.0},
-        disconnect=_cut_redis,
+        disconnect=_cut,
+        stall=lambda connection: silenced(_sockets(connection)),
+        heartbeat={"heartbeat": 1.0, "socket_timeout": 1.0},
         unreachable=lambda: _nobody("kombu+redis"),
         limited={"max_body": 131_072},
     )
