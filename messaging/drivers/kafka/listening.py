@@ -19,7 +19,7 @@ from messaging.drivers.kafka import clients, configuration
 from messaging.drivers.kafka.contact import Contact
 from messaging.drivers.kafka.copies import Copier
 from messaging.drivers.kafka.options import KafkaSettings
-from messaging.drivers.kafka.preparing import Prepared, prepare
+from messaging.drivers.kafka.preparing import Prepared, find_notes, prepare
 from messaging.drivers.kafka.settling import Settling
 from messaging.drivers.kafka.subscription import Life, Subscription
 from messaging.drivers.kafka.topics import names_for
@@ -178,6 +178,7 @@ class ListenerConnection:
                 commit_interval=self._settings.commit_interval,
                 retry_buffer=self._settings.retry_buffer,
                 offload=self._offload,
+                find_notes=lambda places: find_notes(self._settings, self._user, group, places),
                 next_generation=self._generations.__next__,
             )
         subscription.sources[topic] = source

@@ -11,7 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -21,7 +28,7 @@ from messaging.drivers.kafka.options import KafkaSettings
 from messaging.drivers.kafka.reasons import code_of, missing_topic, of_connection
 from messaging.errors import ConnectFailed, MessagingError, Rejected
 
-__all__ = ["Prepared", "find_topics", "prepare"]
+__all__ = ["Prepared", "find_notes", "find_topics", "prepare"]
 
 _NO_OFFSET = -1001
 _ROUNDS = 5
@@ -145,6 +152,23 @@ def prepare(
         failure = troubles.outage() or (of_connection(reason) if reason is not None else ConnectFailed(str(error)))
         raise failure from error
     return Prepared(consumer, troubles, [*topics, *([retry] if retry is not None else [])])
+
+
+def find_notes(
+    settings: KafkaSettings, user: configuration.Login, group: str, places: Sequence[TopicPartition]
+) -> dict[tuple[str, int], str | None]:
+    """Return the notes beside the committed positions of a group.
+
+    Over a client of its own: a consumer that is being polled makes every other call wait for tens of seconds.
+    """
+    conf = configuration.urgent(configuration.common(settings, user, clients.client_id(settings.client_id, "notes")))
+    wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(each.topic, each.partition) for each in places])
+    timeout = settings.connect_timeout
+    futures = clients.ask(
+        conf, lambda admin: admin.list_consumer_group_offsets([wanted], request_timeout=timeout), timeout
+    )
+    found = futures[group].result().topic_partitions
+    return {(each.topic, each.partition): each.metadata for each in found}
 
 
 def _set_positions(consumer: Consumer, topic: str, count: int, from_beginning: bool, timeout: float) -> None:

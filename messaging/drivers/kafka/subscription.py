@@ -85,6 +85,7 @@ class Subscription:
         commit_interval: float,
         retry_buffer: int,
         offload: Offload,
+        find_notes: Callable[[Sequence[TopicPartition]], Any],
         next_generation: Callable[[], int],
     ) -> None:
         self.group = group
@@ -107,6 +108,8 @@ class Subscription:
         self._clock = clock
         self._retry_buffer = retry_buffer
         self._offload = offload
+        self._find_notes = find_notes
+        """Blocks; returns the notes of the group's commits by topic and partition."""
         self._next_generation = next_generation
         self._assignment = Assignment()
         self.commits = Commits(group, self._assignment, commit_interval, clock)
@@ -176,22 +179,18 @@ class Subscription:
             self._assignment.add(partition)
         self._asking += 1
         if not fresh:
-            self._noted([], [], None)
+            self._noted([], {}, None)
             return
-        wanted = [TopicPartition(each.topic, each.number) for each in fresh]
         # Not in here: it is a round trip, and a broker that stands still would hold up the pump.
-        self._offload(
-            lambda: consumer.committed(wanted, timeout=5.0), lambda found, error: self._noted(fresh, found, error)
-        )
+        self._offload(lambda: self._find_notes(places), lambda found, error: self._noted(fresh, found, error))
         # What is new is not paused.
         self._paused = False
 
     def _noted(self, fresh: list[Partition], found: Any, error: BaseException | None) -> None:
         """Take how far the partitions were handed out before."""
         self._asking -= 1
-        notes = {(each.topic, each.partition): each.metadata for each in found or ()}
         for partition in fresh:
-            partition.again_before = parse_note(notes.get((partition.topic, partition.number)))
+            partition.again_before = parse_note((found or {}).get((partition.topic, partition.number)))
         if error is not None:
             _log.info("group %s: what was handed out before is not known: %s", self.group, error)
         if self.life is Life.JOINING:
