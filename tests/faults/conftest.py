@@ -24,10 +24,11 @@ __all__ = ["Stage"]
 class Stage:
     """What a test needs to set up its processes; made by the fixture of the same name."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, url: str = "", topic: str = "t") -> None:
         self.directory = directory
         self.records = directory / "records"
-        self.url = f"zmq+local://{self.records}"
+        self.url = url or f"zmq+local://{self.records}"
+        self.topic = topic
         self.path = directory / "history"
         self.recorder = Recorder(self.path, "test")
         self._workers: list[Worker] = []
@@ -39,9 +40,9 @@ class Stage:
         self._workers.append(worker)
         return worker
 
-    def service(self, server: str, topic: str = "t", plant: str = "", *, wait: bool = True, **settings: Any) -> Worker:
+    def service(self, server: str, topic: str = "", plant: str = "", *, wait: bool = True, **settings: Any) -> Worker:
         """Start a server process; it can be reached when this returns, unless told not to wait."""
-        worker = self.worker("service", plant, server=server, topic=topic, **settings)
+        worker = self.worker("service", plant, server=server, topic=topic or self.topic, **settings)
         if wait:
             worker.expect("ready")
         return worker
@@ -52,9 +53,9 @@ class Stage:
         self._transports.append(transport)
         return transport
 
-    def client(self, topic: str = "t", **options: Any) -> rpc.Client:
+    def client(self, topic: str = "", **options: Any) -> rpc.Client:
         """Make a client on a transport of its own."""
-        return rpc.Client(self.transport(), messaging.Target(topic=topic), **options)
+        return rpc.Client(self.transport(), messaging.Target(topic=topic or self.topic), **options)
 
     def call(self, client: rpc.Client, timeout: float, operation: str, id: str, **arguments: Any) -> Any:
         """Make a call that goes into the history; `timeout` is the client's. Returns the value or the error."""

@@ -15,13 +15,16 @@ import json
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from messaging.errors import Delivered, MessagingError
 
-__all__ = ["Entry", "History", "Recorder", "read"]
+__all__ = ["REDELIVERED", "Entry", "History", "Recorder", "read"]
+
+REDELIVERED = "redelivered"
+"""The detail of an effect whose message said that it may have come before."""
 
 
 class Entry(NamedTuple):
@@ -105,13 +108,24 @@ class History:
             if len(self.ended[id]) != 1
         ]
 
-    def executed_twice(self) -> list[str]:
-        """No handler runs twice for one operation."""
+    def executed_twice(self, operation: str = "") -> list[str]:
+        """No handler runs twice for one operation (of one kind), unless it was told that it may have run before."""
         return [
             f"{id} ran {len(effects)} times: {', '.join(effect.process for effect in effects)}"
             for id, effects in self.effects.items()
-            if len(effects) > 1
+            if effects
+            and operation in ("", effects[0].operation)
+            and sum(effect.detail != REDELIVERED for effect in effects) > 1
         ]
+
+    def lost(self, operation: str, receivers: Collection[str]) -> list[str]:
+        """What was done reached every receiver: a process of that name, or of that name, a dot and more."""
+        lost = []
+        for id, entries in self.ended.items():
+            if self.invoked[id].operation == operation and any(entry.kind == "ok" for entry in entries):
+                reached = {effect.process.partition(".")[0] for effect in self.effects.get(id, ())}
+                lost += [f"{id} was confirmed and did not reach {name}" for name in receivers if name not in reached]
+        return lost
 
     def told_wrong(self) -> list[str]:
         """What a caller is told is true: `ok` did run, `fail` did not, and each got its own answer."""

@@ -10,6 +10,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tests.faults.driver_plants import DRIVER_PLANTS
+
 __all__ = ["PLANTS", "plant"]
 
 
@@ -148,7 +150,7 @@ PLANTS: dict[str, Callable[[], None]] = {
         serves_anybody,
         ignores_forks,
     )
-}
+} | DRIVER_PLANTS
 
 
 def plant(name: str) -> None:

@@ -43,11 +43,13 @@ def until(condition: Callable[[], Any], what: str, within: float = _PATIENCE) ->
 class Worker:
     """One process that runs `python -m tests.faults.programs.NAME SETTINGS`."""
 
+    package = "tests.faults.programs"
+
     def __init__(self, program: str, plant: str = "", **settings: Any) -> None:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "MESSAGING_TEST_PLANT": plant}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the worker
         self._process = subprocess.Popen(
-            [sys.executable, "-X", "faulthandler", "-m", f"tests.faults.programs.{program}", json.dumps(settings)],
+            [sys.executable, "-X", "faulthandler", "-m", f"{self.package}.{program}", json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -13,7 +13,7 @@ from typing import Any
 
 import messaging
 from messaging import rpc
-from tests.faults.history import Recorder
+from tests.faults.history import REDELIVERED, Recorder
 from tests.faults.worker import obey, settings, tell
 
 
@@ -41,7 +41,7 @@ class Handlers:
     @rpc.expose
     def work(self, ctxt: dict[str, Any], id: str, seconds: float = 0.0) -> str:
         """Have an effect, take some time, and return the id."""
-        self._recorder.write("effect", "work", id)
+        self._recorder.write("effect", "work", id, REDELIVERED if rpc.current().redelivered else None)
         if seconds:
             threading.Event().wait(seconds)
         return id

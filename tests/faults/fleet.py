@@ -1,0 +1,95 @@
+"""Processes that work together over a private RabbitMQ: one that sends, some that receive, and what became of it all.
+
+Several fleets share a broker, each with a topic and a history of its own: so one accident of the broker, which takes
+seconds, is had by every scheme and by every planted bug at the same time.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from tests.brokers import Rabbit
+from tests.faults.conftest import Stage
+from tests.faults.history import History
+from tests.faults.processes import Worker, until
+
+__all__ = ["SCHEMES", "Fleet", "events_pool", "requests_queue"]
+
+SCHEMES = ("rabbit", "kombu")
+
+
+class Fleet(Stage):
+    """A stage over a broker, with a sender and receivers. `transport`: options of every process's transport."""
+
+    def __init__(
+        self,
+        directory: Path,
+        broker: Rabbit,
+        scheme: str = "rabbit",
+        *,
+        plant: str = "",
+        transport: dict[str, Any] | None = None,
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        super().__init__(directory, broker.url_for(scheme), f"t{secrets.token_hex(4)}")
+        self.plant = plant
+        self.options = transport or {}
+        self.receivers: dict[str, Worker] = {}
+
+    def sender(self, **settings: Any) -> Worker:
+        """Start the process that sends; it is ready when it says so."""
+        self.load = self.worker("load", self.plant, name="load", topic=self.topic, transport=self.options, **settings)
+        return self.load
+
+    def receiver(self, name: str, **settings: Any) -> Worker:
+        """Start a process that serves, and listens to the pool that it is told."""
+        worker = self.worker("receiver", self.plant, name=name, topic=self.topic, transport=self.options, **settings)
+        self.receivers[name] = worker
+        return worker
+
+    def ready(self) -> None:
+        """Wait until all are."""
+        for worker in (*self.receivers.values(), self.load):
+            worker.expect("ready")
+
+    def wait_for(self, number: int, *names: str, within: float = 20.0, since: float = 0.0) -> None:
+        """Wait until each of these receivers has had so many effects since a time."""
+        until(
+            lambda: all(self.count(name, since) >= number for name in names),
+            f"{number} effects of each of {names}: {[self.count(name, since) for name in names]}",
+            within,
+        )
+
+    def count(self, name: str, since: float = 0.0) -> int:
+        """How many effects a receiver has had since a time."""
+        return sum(entry.process == name and entry.at >= since for entry in self.entries("effect"))
+
+    def resumed(self, since: float, operation: str = "") -> dict[str, float]:
+        """How many seconds after a time each receiver had its first effect (of one kind); infinity: none."""
+        first = dict.fromkeys(self.receivers, float("inf"))
+        for entry in self.entries("effect"):
+            if entry.at >= since and operation in ("", entry.operation):
+                first[entry.process] = min(first.get(entry.process, float("inf")), entry.at - since)
+        return first
+
+    def drained(self, pools: Collection[str], within: float = 15.0) -> History:
+        """Wait until what was confirmed has arrived, or not within that time, and return the history."""
+        end = time.monotonic() + within
+        until(
+            lambda: not self.history().lost("notify", pools) or time.monotonic() > end, "this cannot fail", within * 2
+        )
+        return self.history()
+
+
+def events_pool(topic: str, pool: str) -> str:
+    """The queue of a pool of listeners to what `load` notifies."""
+    return f"messaging/pool/messaging/{topic}-events/{pool}"
+
+
+def requests_queue(topic: str) -> str:
+    """The queue of the servers of a topic."""
+    return f"messaging/any/messaging/{topic}"
