@@ -10,13 +10,18 @@ from functools import partial
 from benchmarks.servers import SERVERS
 from benchmarks.subject import Place
 
-TOPIC = "echo"
-
 
 def address(place: str) -> tuple[str, str]:
-    """The URL and the topic of a place; it names a topic, behind a blank, where many services share a broker."""
+    """The URL and the topic of a place."""
     url, _, topic = place.partition(" ")
-    return url, topic or TOPIC
+    return url, topic
+
+
+@contextmanager
+def meeting(scheme: str, topic: str) -> Iterator[Place]:
+    """Where clients and servers of one topic meet. Each subject has a topic of its own: others use the same broker."""
+    with PLACES[scheme]() as place:
+        yield Place(f"{place.address} {topic}", place.pids)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 import messaging
 from benchmarks.subject import AsyncClient, Place, Server, Subject
 from benchmarks.subjects.loop import LoopThread
-from benchmarks.subjects.meeting import PLACES, address
+from benchmarks.subjects.meeting import address, meeting
 from messaging.aio import Transport, open_transport, rpc
 
 
@@ -111,11 +111,12 @@ class _Subject(Subject):
         self.title = f"messaging {scheme}, asyncio{', inline handler' if inline else ''}"
         self._inline = inline
         self.one_process = scheme == "memory"
-        self._place = PLACES[scheme]
+        self._scheme = scheme
+        self._topic = f"{scheme}-aio{'-inline' if inline else ''}"
 
     def infrastructure(self) -> AbstractContextManager[Place]:
         """Give both sides a URL of their own."""
-        return self._place()
+        return meeting(self._scheme, self._topic)
 
     def serve(self, place: str, index: int, handled: Callable[[], None]) -> Server:
         """Start a server on a transport and a loop of its own."""

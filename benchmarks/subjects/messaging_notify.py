@@ -10,10 +10,9 @@ from contextlib import AbstractContextManager
 
 import messaging
 from benchmarks.subject import Client, Place, Server, Subject
-from benchmarks.subjects.meeting import PLACES
+from benchmarks.subjects.meeting import address, meeting
 from messaging import notify
 
-_TOPIC = "notifications"
 _EVENT = "bench.happened"
 
 
@@ -30,10 +29,11 @@ class _Endpoint:
 
 
 class _Listener(Server):
-    def __init__(self, url: str, handled: Callable[[], None]) -> None:
+    def __init__(self, place: str, handled: Callable[[], None]) -> None:
+        url, topic = address(place)
         self._transport = messaging.open_transport(url)
         self._listener = notify.Listener(
-            self._transport, [messaging.Target(topic=_TOPIC)], [_Endpoint(handled)], pool="bench"
+            self._transport, [messaging.Target(topic=topic)], [_Endpoint(handled)], pool="bench"
         )
         self._listener.start()
 
@@ -44,9 +44,10 @@ class _Listener(Server):
 
 
 class _Notifier(Client):
-    def __init__(self, url: str) -> None:
+    def __init__(self, place: str) -> None:
+        url, topic = address(place)
         self._transport = messaging.open_transport(url)
-        self._notifier = notify.Notifier(self._transport, "bench", topics=[_TOPIC])
+        self._notifier = notify.Notifier(self._transport, "bench", topics=[topic])
 
     def notify(self, payload: bytes, count: int) -> None:
         """Notify in a pipeline, which waits until each was confirmed."""
@@ -63,11 +64,12 @@ class _Notifier(Client):
 class _Subject(Subject):
     def __init__(self, scheme: str) -> None:
         self.title = f"messaging {scheme}, notifications"
-        self._place = PLACES[scheme]
+        self._scheme = scheme
+        self._topic = f"{scheme}-notifications"
 
     def infrastructure(self) -> AbstractContextManager[Place]:
         """Give both sides a URL."""
-        return self._place()
+        return meeting(self._scheme, self._topic)
 
     def serve(self, place: str, index: int, handled: Callable[[], None]) -> Server:
         """Start a listener on a transport of its own."""

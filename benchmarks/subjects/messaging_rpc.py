@@ -11,7 +11,7 @@ from typing import Literal
 
 import messaging
 from benchmarks.subject import Call, Client, Place, Server, Subject
-from benchmarks.subjects.meeting import PLACES, address
+from benchmarks.subjects.meeting import address, meeting
 from messaging import rpc
 
 
@@ -85,12 +85,13 @@ class _Subject(Subject):
     def __init__(self, scheme: str, executor: Literal["threads", "inline"]) -> None:
         self.title = f"messaging {scheme}, {'worker pool' if executor == 'threads' else 'inline handler'}"
         self.one_process = scheme == "memory"
-        self._place = PLACES[scheme]
+        self._scheme = scheme
+        self._topic = f"{scheme}-{executor}"
         self._executor = executor
 
     def infrastructure(self) -> AbstractContextManager[Place]:
         """Give both sides a URL of their own."""
-        return self._place()
+        return meeting(self._scheme, self._topic)
 
     def serve(self, place: str, index: int, handled: Callable[[], None]) -> Server:
         """Start a server on a transport of its own."""

@@ -11,10 +11,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from benchmarks.subject import Call, Client, Place, Server, Subject
-from benchmarks.subjects.meeting import address, shared
+from benchmarks.subjects.meeting import address, meeting
 from benchmarks.subjects.oslo_settings import configuration, oslo_messaging
-
-_PREFIX = "oslo-"  # messaging's own queues are on the same broker
 
 
 class _Echo:
@@ -36,7 +34,7 @@ class _EchoServer(Server):
     def __init__(self, place: str, index: int, handled: Callable[[], None]) -> None:
         url, topic = address(place)
         self._transport = oslo_messaging.get_rpc_transport(configuration(), url=url)
-        target = oslo_messaging.Target(topic=_PREFIX + topic, server=f"server-{index}")
+        target = oslo_messaging.Target(topic=topic, server=f"server-{index}")
         self._server = oslo_messaging.get_rpc_server(
             self._transport,
             target,
@@ -57,7 +55,7 @@ class _Client(Client):
     def __init__(self, place: str) -> None:
         url, topic = address(place)
         self._transport = oslo_messaging.get_rpc_transport(configuration(), url=url)
-        self._client = oslo_messaging.get_rpc_client(self._transport, oslo_messaging.Target(topic=_PREFIX + topic))
+        self._client = oslo_messaging.get_rpc_client(self._transport, oslo_messaging.Target(topic=topic))
 
     def caller(self) -> Call:
         """Return a call by name; the client is thread-safe."""
@@ -87,7 +85,7 @@ class _Subject(Subject):
 
     def infrastructure(self) -> AbstractContextManager[Place]:
         """Use the broker that messaging uses."""
-        return shared("rabbit", "rabbit")
+        return meeting("rabbit", "oslo")
 
     def serve(self, place: str, index: int, handled: Callable[[], None]) -> Server:
         """Start a server with the threading executor."""
