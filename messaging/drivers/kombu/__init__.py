@@ -6,22 +6,31 @@ from collections.abc import Collection
 from typing import ClassVar
 
 from messaging.drivers import base
+from messaging.drivers.kombu import plain_session, redis_session
 from messaging.drivers.kombu.connection import KombuConnection
-from messaging.drivers.kombu.settings import RedisSettings
-from messaging.drivers.kombu.variants import check_variant
+from messaging.drivers.kombu.settings import VirtualSettings
+from messaging.drivers.kombu.variants import TESTED, check_url
 
-__all__ = ["Driver", "RedisSettings"]
+__all__ = ["Driver", "VirtualSettings"]
 
 
 class Driver:
     """The driver of `kombu+…://`; RabbitMQ, without a variant, is served by another."""
 
     schemes: ClassVar[Collection[str]] = ("kombu",)
-    options = RedisSettings
+    options = VirtualSettings
 
-    def capabilities(self, settings: RedisSettings) -> base.Capabilities:
-        """What redis can do by kombu. Raises InvalidUrl or Unsupported for other variants, with the reason."""
-        check_variant(settings.url)
+    def capabilities(self, settings: VirtualSettings) -> base.Capabilities:
+        """What redis can do by kombu; of other transports, only what all of them have. Raises ConfigError."""
+        check_url(settings.url)
+        if settings.url.variant not in TESTED:
+            return base.Capabilities(
+                no_route="never",
+                requeue="now",
+                max_body=settings.max_body,
+                stall_detection=False,
+                pump_stall=plain_session.STALL,
+            )
         return base.Capabilities(
             fanout="live",
             pools=True,
@@ -38,8 +47,9 @@ class Driver:
         )
 
     def connect(
-        self, settings: RedisSettings, role: base.Role, events: base.ConnectionEvents, services: base.Services
+        self, settings: VirtualSettings, role: base.Role, events: base.ConnectionEvents, services: base.Services
     ) -> KombuConnection:
         """Make a connection; no I/O yet."""
-        check_variant(settings.url)
-        return KombuConnection(settings, events, services)
+        check_url(settings.url)
+        connect = redis_session.connect if settings.url.variant in TESTED else plain_session.connect
+        return KombuConnection(settings, connect, events, services)

@@ -1,4 +1,4 @@
-"""A connection to redis by kombu: its states, and what one pump does.
+"""A connection by one of kombu's virtual transports: its states, and what one pump does.
 
 kombu's channels block for each round trip. So a pump waits once, on the descriptors of everything that is read and on
 one for being woken, and then makes a few round trips, each bounded by `socket_timeout`: that is what `pump_stall`
@@ -19,12 +19,13 @@ from messaging.backoff import Backoff
 from messaging.drivers.base import ConnectionEvents, Services, State
 from messaging.drivers.kombu.receiving import Receiver
 from messaging.drivers.kombu.sending import Sender
-from messaging.drivers.kombu.session import BROKEN, Session, connect
-from messaging.drivers.kombu.settings import RedisSettings
+from messaging.drivers.kombu.session import Connect, Session
+from messaging.drivers.kombu.settings import VirtualSettings
 from messaging.drivers.outbox import unwritten
 from messaging.drivers.wakeup import WakeUp
 from messaging.errors import AuthFailed, Cancelled, Closed, ConnectFailed, ConnectionLost
 from messaging.message import Delivery, Outcome, Outgoing, Source
+from messaging.url import Host
 
 __all__ = ["KombuConnection"]
 
@@ -35,8 +36,11 @@ _ROUNDS = 4
 class KombuConnection:
     """See messaging.drivers.base.Connection."""
 
-    def __init__(self, settings: RedisSettings, events: ConnectionEvents, services: Services) -> None:
+    def __init__(
+        self, settings: VirtualSettings, connect: Connect, events: ConnectionEvents, services: Services
+    ) -> None:
         self._settings = settings
+        self._connect = connect
         self._events = events
         self._services = services
         self._clock = services.clock
@@ -44,7 +48,7 @@ class KombuConnection:
         identity = os.urandom(8).hex()
         self._receiver = Receiver(identity, services.clock)
         self._sender = Sender(self._receiver.address, settings.max_body, services.clock)
-        self._hosts = deque(settings.url.hosts)
+        self._hosts = deque(settings.url.hosts or (Host(""),))
         self._hosts.rotate(int(services.random() * len(self._hosts)))
         self._backoff = Backoff(source=services.random)
         self._wakeup = WakeUp()
@@ -80,7 +84,7 @@ class KombuConnection:
         self._notices.append(partial(self._events.on_subscribed, source, "", error))
 
     def settle(self, deliveries: Sequence[Delivery], outcome: Outcome, delay: float = 0.0, reason: str = "") -> None:
-        """See Connection. There is no delay in redis lists: what has to wait, its receiver keeps (requeue=now)."""
+        """See Connection. kombu's queues know no delay: what has to wait, its receiver keeps (requeue=now)."""
         self._receiver.settle(deliveries, outcome, reason)
 
     def close(self, grace: float) -> None:
@@ -110,26 +114,28 @@ class KombuConnection:
         readable = self._wait(timeout)
         for turn in range(_ROUNDS):
             session = self._session
-            try:
-                if session is not None:
+            if session is not None:
+                try:
                     self._work(session, readable if turn == 0 else frozenset())
-            except BROKEN as error:
-                self._lose(error)
+                except session.broken as error:
+                    self._lose(error)
             self._follow()
             if not self._tell():
                 break
         return self._rest()
 
     def _wait(self, timeout: float) -> frozenset[int]:
-        """Wait until redis has something to say, or somebody else; returns the descriptors that do."""
+        """Wait until the server has something to say, or somebody else; returns the descriptors that do."""
         poller = select.poll()
         poller.register(self._wakeup.descriptor, select.POLLIN)
-        try:
-            for descriptor in self._receiver.arm() if self._session is not None else ():
-                poller.register(descriptor, select.POLLIN)
-        except (*BROKEN, AttributeError) as error:
+        if self._session is not None:
             # A connection of the library's without a socket is one that broke.
-            self._lose(error)
+            broken: tuple[type[Exception], ...] = (*self._session.broken, AttributeError)
+            try:
+                for descriptor in self._receiver.arm():
+                    poller.register(descriptor, select.POLLIN)
+            except broken as error:
+                self._lose(error)
         wait = 0.0 if self._woken else max(0.0, min(timeout, self._rest()))
         ready = frozenset(number for number, _ in poller.poll(math.ceil(wait * 1000)))
         if self._wakeup.descriptor in ready:
@@ -154,7 +160,7 @@ class KombuConnection:
             receiver.look_after(session)
             self._care_at = self._clock() + self._care_every
         if now > receiver.overdue() + self._settings.heartbeat:
-            raise ConnectionError(f"redis has been silent for {2 * self._settings.heartbeat:g} s")
+            raise ConnectionError(f"the server has been silent for {2 * self._settings.heartbeat:g} s")
 
     def _tell(self) -> bool:
         """Fire the events that are due; returns whether they have caused more to do."""
@@ -166,8 +172,9 @@ class KombuConnection:
         return self._busy()
 
     def _busy(self) -> bool:
-        at_redis = self._session is not None and (bool(self._sender.outbox) or self._receiver.busy)
-        return bool(self._notices or self._arrived) or at_redis
+        if self._notices or self._arrived:
+            return True
+        return self._session is not None and (bool(self._sender.outbox) or self._receiver.due <= self._clock())
 
     def _rest(self) -> float:
         """How long the connection may be left alone."""
@@ -176,6 +183,8 @@ class KombuConnection:
         if self._state is None or self._busy():
             return 0.0
         due = min(self._retry_at, self._care_at, self._sender.outbox.next_expiry)
+        if self._session is not None:
+            due = min(due, self._receiver.due)
         if self._close_by is not None:
             due = min(due, self._close_by)
         return max(0.0, due - self._clock())
@@ -217,7 +226,7 @@ class KombuConnection:
 
         def attempt() -> Session:
             login = settings.credentials() if settings.credentials is not None else None
-            return connect(settings, host, login)
+            return self._connect(settings, host, login)
 
         def done(session: Session | None, error: BaseException | None) -> None:
             self._arrived.append((session, error))
@@ -261,7 +270,7 @@ class KombuConnection:
         if session is None:
             return
         session.drop()
-        cause = ConnectionLost(f"the connection to redis broke: {error}")
+        cause = ConnectionLost(f"the connection broke: {error}")
         cause.__cause__ = error
         self._care_at = math.inf
         self._reconnects += 1
@@ -279,7 +288,7 @@ class KombuConnection:
         if session is not None:
             try:
                 self._receiver.hand_back(session)
-            except BROKEN:
+            except session.broken:
                 # It comes again when its time is over.
                 self._receiver.counts["not_handed_back"] = 1
             session.drop()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from messaging.drivers.kombu.names import Place
-from messaging.drivers.kombu.readers import Reader
+from messaging.drivers.kombu.session import Reader
 from messaging.message import Source, SourceKind
 
 __all__ = ["Intake", "Intakes", "Listening"]

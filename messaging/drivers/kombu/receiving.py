@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kombu.utils.json import loads
 
 from messaging.drivers.kombu import names
 from messaging.drivers.kombu.intakes import Intake, Intakes, Listening
 from messaging.drivers.kombu.messages import dead_letter, delivery_of, is_over
-from messaging.drivers.kombu.session import Session
+from messaging.drivers.kombu.session import Raw, Session
 from messaging.errors import ConnectionLost
 from messaging.message import Delivery, Outcome, Source, SourceKind
 
@@ -94,10 +95,12 @@ class Receiver:
             self._settlements.append(Settlement(known, outcome, reason))
 
     @property
-    def busy(self) -> bool:
-        """Whether there is something to do that no descriptor tells of."""
-        return bool(self._settlements or self._new) or any(
-            intake.reader is not None and intake.reader.stocked and intake.room for intake in self.intakes
+    def due(self) -> float:
+        """When there is something to do that no descriptor tells of."""
+        if self._settlements or self._new:
+            return -math.inf
+        return min(
+            (reader.due for intake in self.intakes if (reader := intake.reader) and intake.room), default=math.inf
         )
 
     # What is done in a pump
@@ -124,37 +127,37 @@ class Receiver:
         now = self._clock()
         descriptors = []
         for intake in self.intakes:
-            if intake.reader is not None:
-                intake.reader.arm(intake.room, now)
-                descriptors.append(intake.reader.fileno())
+            if (reader := intake.reader) is not None:
+                reader.arm(intake.room, now)
+                if (descriptor := reader.descriptor) is not None:
+                    descriptors.append(descriptor)
         return descriptors
 
     def read(self, session: Session, readable: Collection[int]) -> list[tuple[Source, list[Delivery]]]:
         """Take what has come, as far as there is room."""
         batches: dict[Source, list[Delivery]] = {}
-        unwanted: list[str] = []
+        unwanted: list[Any] = []
+        now = self._clock()
         for intake in self.intakes:
             reader = intake.reader
-            if reader is None or not (reader.fileno() in readable or (reader.stocked and intake.room)):
+            if reader is None or not (reader.descriptor in readable or (reader.due <= now and intake.room)):
                 continue
-            for raw, tag in reader.read(intake.room):
-                if not self._hand_out(session, intake, raw, tag, batches) and tag is not None:
-                    unwanted.append(tag)
+            for raw in reader.read(intake.room, now):
+                if not self._hand_out(session, intake, raw, batches) and raw.tag is not None:
+                    unwanted.append(raw.tag)
         if unwanted:
             session.accept(unwanted)
         return list(batches.items())
 
-    def _hand_out(
-        self, session: Session, intake: Intake, raw: bytes, tag: str | None, batches: dict[Source, list[Delivery]]
-    ) -> bool:
+    def _hand_out(self, session: Session, intake: Intake, raw: Raw, batches: dict[Source, list[Delivery]]) -> bool:
         try:
-            payload = loads(raw)
+            payload = loads(raw.payload) if isinstance(raw.payload, bytes) else raw.payload
             if is_over(payload):
                 self.counts["expired"] += 1
                 return False
             body = session.body_of(payload)
             for listening in intake.takers():
-                delivery = delivery_of(listening.source, payload, body, listening.generation, tag)
+                delivery = delivery_of(listening.source, payload, body, listening.generation, raw.tag)
                 if listening.source.kind not in _UNSETTLED:
                     self._unsettled[id(delivery)] = (delivery, listening)
                     listening.unsettled += 1
@@ -202,15 +205,13 @@ class Receiver:
         if held := self._held():
             session.give_back(held)
 
-    def _held(self) -> list[str]:
+    def _held(self) -> list[Any]:
         waiting = [delivery.tag for settlement in self._settlements for delivery in settlement.deliveries]
         return [tag for tag in [*waiting, *(each.tag for each, _ in self._unsettled.values())] if tag is not None]
 
     def overdue(self) -> float:
         """Since when redis should have said something; infinity: it owes nothing."""
-        return min(
-            (intake.reader.overdue for intake in self.intakes if intake.reader is not None), default=float("inf")
-        )
+        return min((intake.reader.overdue for intake in self.intakes if intake.reader is not None), default=math.inf)
 
     def lose(self, cause: Exception) -> list[list[Delivery]]:
         """The connection went: what was handed out is stale. Returns whose settlement was not written."""

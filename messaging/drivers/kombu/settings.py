@@ -8,10 +8,10 @@ from msgspec import Meta
 
 from messaging.drivers.base import Settings
 
-__all__ = ["RedisSettings"]
+__all__ = ["VirtualSettings"]
 
 
-class RedisSettings(Settings, frozen=True, kw_only=True):
+class VirtualSettings(Settings, frozen=True, kw_only=True):
     """One field per option."""
 
     def __repr__(self) -> str:

@@ -11,46 +11,17 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
-from messaging.drivers.kombu.scripts import INDEX, TAKE, UNACKED
+from messaging.drivers.kombu.redis_scripts import INDEX, TAKE, UNACKED
+from messaging.drivers.kombu.session import Raw
 
-__all__ = ["FanoutReader", "QueueReader", "Reader", "ReplyReader"]
-
-Raw = tuple[bytes, Any]
-"""(a message as it stands in redis, its tag or None)."""
+__all__ = ["FanoutReader", "QueueReader", "ReplyReader"]
 
 _MOST = 100
 """Messages that are read at once."""
 _MOST_KEPT = 10_000
 """Fanouts that wait for room here, because redis keeps none of them."""
-
-
-class Reader(Protocol):
-    """Reads one place."""
-
-    lossy: int
-    """How many messages had to be dropped."""
-
-    def fileno(self) -> int:
-        """Its descriptor, readable when there may be something to read."""
-
-    def arm(self, room: int, now: float) -> None:
-        """Wait for messages if there is room for any."""
-
-    def read(self, room: int) -> list[Raw]:
-        """Take what there is, at most as many as there is room for."""
-
-    @property
-    def overdue(self) -> float:
-        """Since when redis should have said something; infinity: it owes nothing."""
-
-    @property
-    def stocked(self) -> bool:
-        """Whether it has something in hand, of which its descriptor does not tell."""
-
-    def close(self) -> None:
-        """Let its connection go, in whatever state it is."""
 
 
 class _Waiting:
@@ -65,9 +36,10 @@ class _Waiting:
         """What redis has yet to answer, in order; True: to a wait."""
         self._since = math.inf
         self.lossy = 0
-        self.stocked = False
+        self.due = math.inf
 
-    def fileno(self) -> int:
+    @property
+    def descriptor(self) -> int | None:
         """See Reader."""
         return int(self._connection._sock.fileno())
 
@@ -109,13 +81,13 @@ class QueueReader(_Waiting):
         self._tags = tags
         self._take = client.register_script(TAKE)
 
-    def read(self, room: int) -> list[Raw]:
+    def read(self, room: int, now: float) -> list[Raw]:
         """See Reader."""
         if not self._something_there() or room <= 0:
             return []
         prefix = self._tags()
         taken = self._take((self.queue, UNACKED, INDEX), (min(room, _MOST), prefix, self._expiry))
-        return [(message, f"{prefix}{number}") for number, message in enumerate(taken, 1)]
+        return [Raw(message, f"{prefix}{number}") for number, message in enumerate(taken, 1)]
 
 
 class ReplyReader(_Waiting):
@@ -127,13 +99,13 @@ class ReplyReader(_Waiting):
         super().__init__(client.connection_pool, queue, patience)
         self._client = client
 
-    def read(self, room: int) -> list[Raw]:
+    def read(self, room: int, now: float) -> list[Raw]:
         """See Reader."""
         if not self._something_there():
             return []
         messages = self._client.lrange(self.queue, -_MOST, -1)
         self._send("LTRIM", self.queue, 0, -len(messages) - 1)
-        return [(message, None) for message in reversed(messages)]
+        return [Raw(message, None) for message in reversed(messages)]
 
 
 class FanoutReader:
@@ -154,19 +126,20 @@ class FanoutReader:
         """See Reader; redis owes nothing to a subscriber."""
         return math.inf
 
-    def fileno(self) -> int:
+    @property
+    def descriptor(self) -> int | None:
         """See Reader."""
         return int(self._pubsub.connection._sock.fileno())
 
     @property
-    def stocked(self) -> bool:
+    def due(self) -> float:
         """See Reader."""
-        return self._more or bool(self._kept)
+        return -math.inf if self._more or self._kept else math.inf
 
     def arm(self, room: int, now: float) -> None:
         """See Reader; redis does not wait to be asked."""
 
-    def read(self, room: int) -> list[Raw]:
+    def read(self, room: int, now: float) -> list[Raw]:
         """See Reader. What there is no room for is kept here, up to a bound."""
         kept = self._kept
         self._more = True
@@ -180,7 +153,7 @@ class FanoutReader:
         while len(kept) > _MOST_KEPT:
             kept.popleft()
             self.lossy += 1
-        return [(kept.popleft(), None) for _ in range(min(room, len(kept)))]
+        return [Raw(kept.popleft(), None) for _ in range(min(room, len(kept)))]
 
     def close(self) -> None:
         """See Reader."""
