@@ -1,6 +1,6 @@
 """Captures what the real package puts on the wire, as golden bytes for the tests of our own encoding.
 
-    python -m tests.interop.golden            writes tests/unit/golden_oslo.json anew
+    python -W ignore -m tests.interop.golden > tests/unit/golden_oslo.json
 
 It runs a client, a server, notifiers and the Kafka codec of the predecessor in this process, over kombu's in-memory
 transport, with a clock and random ids that stand still, and keeps every message at the point where kombu hands it to
@@ -12,10 +12,10 @@ from __future__ import annotations
 import datetime
 import decimal
 import json
+import sys
 import threading
 import unittest.mock
 import uuid
-from pathlib import Path
 from typing import Any
 
 import kombu.transport.memory
@@ -25,9 +25,8 @@ from oslo_messaging._drivers import impl_kafka
 from oslo_serialization import jsonutils
 from oslo_utils import timeutils
 
-__all__ = ["GOLDEN", "capture"]
+__all__ = ["capture"]
 
-GOLDEN = Path(__file__).parents[1] / "unit" / "golden_oslo.json"
 _URL = "kombu+memory:////"
 _NOW = datetime.datetime(2026, 5, 13, 12, 53, 0, 123456)  # noqa: DTZ001 - the predecessor's clock is naive
 _VALUES = {
@@ -179,7 +178,7 @@ def _notifications(names: list[str]) -> None:
         notifier = oslo_messaging.Notifier(transport, "compute.host1", driver=driver, topics=["notifications"])
         for level in ("audit", "debug", "info", "warn", "error", "critical", "sample"):
             names.append(f"{driver}_{level}")
-            context = _Context() if level == "info" else {}
+            context: Any = _Context() if level == "info" else {}
             getattr(notifier, level)(context, "compute.create", dict(_VALUES) if level == "info" else {"id": 12})
     transport.cleanup()
 
@@ -197,4 +196,4 @@ class _Context:
 
 
 if __name__ == "__main__":
-    GOLDEN.write_text(json.dumps(capture(), indent=1) + "\n")
+    sys.stdout.write(json.dumps(capture(), indent=1) + "\n")

@@ -1,7 +1,7 @@
 """The bytes of the predecessor's format: what the real package wrote is read and written again byte by byte, values
 make the round trip, and nothing that a stranger writes does more than raise DecodeError.
 
-`golden_oslo.json` was captured from the real package; `python -m tests.interop.golden` does it anew.
+`golden_oslo.json` was captured from the real package; `tests/interop/golden.py` does it anew.
 """
 
 from __future__ import annotations
