@@ -31,8 +31,8 @@ def check_url(url: Url) -> None:
     variant = url.variant
     if kombu.__version__.split(".")[:2] != _KNOWN.split("."):
         raise ConfigError(
-            f"kombu+{variant}:// works with kombu {_KNOWN}, and {kombu.__version__} is installed, whose inner parts may "
-            f"differ: pip install 'kombu=={_KNOWN}.*'"
+            f"kombu+{variant}:// works with kombu {_KNOWN}, and {kombu.__version__} is installed, whose inner parts "
+            f"may differ: pip install 'kombu=={_KNOWN}.*'"
         )
     if variant in _LOSES:
         raise Unsupported(f"kombu+{variant}:// loses messages and is refused: {_LOSES[variant]}")
