@@ -10,6 +10,7 @@ left; without, one read per wake-up is enough, because the descriptor stays read
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -92,6 +93,11 @@ class Stream:
     # Connecting
 
     @property
+    def socket_number(self) -> int:
+        """The descriptor of the socket, for tests that do something to it; -1: there is none."""
+        return self._socket.fileno() if self._socket is not None else -1
+
+    @property
     def open(self) -> bool:
         """Whether there is a socket, connected or not."""
         return self._socket is not None
@@ -163,9 +169,10 @@ class Stream:
         self.given = self.taken = 0
 
     def shut_down(self) -> None:
-        """Break the connection as an accident would, for tests: both directions end, nobody is told."""
+        """Break the connection as an accident would, for tests; one that is broken already is left alone."""
         if self._socket is not None:
-            self._socket.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def dispose(self) -> None:
         """Give back everything. The descriptor is gone after it."""

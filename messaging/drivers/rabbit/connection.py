@@ -129,6 +129,8 @@ class RabbitConnection:
         self._wrote_at = 0.0
         self._close_by: float | None = None
         self._said_goodbye = False
+        self._look_at_once = False
+        """Something was asked that no descriptor tells of."""
         self._closed = False
         self._reconnects = 0
 
@@ -186,6 +188,7 @@ class RabbitConnection:
         """See Connection."""
         if self._close_by is None:
             self._close_by = self._clock() + grace
+            self._look_at_once = True
 
     def counts(self) -> dict[str, int]:
         """See Connection."""
@@ -204,7 +207,7 @@ class RabbitConnection:
         """Seconds for which nothing is due."""
         if self._closed:
             return math.inf
-        if self._has_news() or self._resolved:
+        if self._look_at_once or self._resolved or self._has_news():
             return 0.0
         due = min(self._retry_at, self._attempt_by, self._publisher.next_expiry, self._subscriptions.due)
         if self._step is _Step.OPEN:
@@ -243,6 +246,7 @@ class RabbitConnection:
 
     def _turn(self, now: float) -> None:
         """Do what is due."""
+        self._look_at_once = False
         self._take_resolved()
         if self._end is not None:
             self._lose(self._end, now)
@@ -276,6 +280,7 @@ class RabbitConnection:
         if self.stream.unwritten:
             self._send()
         self._settling.flushed()
+        self._publisher.flushed()
 
     def _send(self) -> None:
         stream = self.stream
@@ -413,7 +418,6 @@ class RabbitConnection:
         self._attempt_by = math.inf
         was_open = self._step is _Step.OPEN or self._step is _Step.CLOSING
         self._client = None
-        self.stream.drop()
         self._held_by_peer = False
         self._channels.end()
         if self._step is _Step.CLOSING:
@@ -428,6 +432,7 @@ class RabbitConnection:
         self._settling.lose(cause)
         self._publisher.lose(cause, self._answers_survive)
         self._note_sent()
+        self.stream.drop()
         if was_open:
             self._whole = False
 
@@ -467,12 +472,12 @@ class RabbitConnection:
     def _finish(self) -> None:
         cause = Closed("the connection was closed")
         self._client = None
-        self.stream.drop()
         self._channels.end()
         self._subscriptions.lose()
         self._declarations.lose(cause)
         self._settling.lose(cause)
         self._publisher.lose(cause, False)
+        self.stream.drop()
         self._note(State.CLOSED)
         self._step = _Step.CLOSED
         self._closed = True

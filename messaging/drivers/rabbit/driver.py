@@ -30,6 +30,7 @@ def broker_capabilities(settings: RabbitSettings) -> base.Capabilities:
         reject="dead_letter" if settings.wire == "native" else "drop",
         ordering="queue",
         ttl=True,
+        flow_control=True,
         stable_reply_address=settings.replies == "queue",
         max_body=settings.max_body,
     )

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from messaging.drivers.outbox import Outbox, in_doubt
+from messaging.drivers.outbox import Outbox, in_doubt, unwritten
 from messaging.drivers.rabbit.channels import ChannelOwner, Channels
 from messaging.drivers.rabbit.confirms import Confirms, Unconfirmed
 from messaging.drivers.rabbit.declarations import Declarations
@@ -142,6 +142,8 @@ class Publisher:
         self._count = 0
         self._repeated: set[int] = set()
         """Messages that came back from an address whose queue they create, and are on their way again."""
+        self._leaving: deque[tuple[int, Outgoing]] = deque()
+        """Messages whose first byte the system may not have taken yet, by the place of that byte."""
         self.news: list[SentResult] = []
         self.reply_address = ""
         self.returned = 0
@@ -247,6 +249,7 @@ class Publisher:
         if outgoing.withdrawn:
             return
         self._count = count = self._count + 1
+        start = self._stream.given
         reply_to = self.reply_address if outgoing.reply_to else ""
         try:
             body = outgoing.body
@@ -266,6 +269,7 @@ class Publisher:
             refusal.__cause__ = error
             self.tell(SentResult(outgoing, None, refusal))
         else:
+            self._leaving.append((start, outgoing))
             message_id = properties.message_id or ""
             if lane.confirms is not None:
                 lane.confirms.written(outgoing, message_id)
@@ -319,6 +323,13 @@ class Publisher:
 
         self._declarations.ensure(address, now, declared)
 
+    def flushed(self) -> None:
+        """The system has taken bytes."""
+        leaving = self._leaving
+        taken = self._stream.taken
+        while leaving and leaving[0][0] < taken:
+            leaving.popleft()
+
     # What comes back
 
     def came_back(self, outgoing: Outgoing, text: str) -> None:
@@ -360,21 +371,31 @@ class Publisher:
         for item in items:
             if isinstance(item, DriverCopy):
                 item.done(ConnectionLost(f"the connection went before a copy was confirmed: {cause}"))
-            elif item.confirm:
+            elif item.confirm and item.stage is not None:
                 self.tell(in_doubt(item, cause))
 
     def lose(self, cause: Exception, answers_survive: bool) -> None:
         """The connection is gone. What was not written is NO; what was and is not confirmed is in doubt.
 
-        What asks for no confirmation is told only where its answer cannot come any more.
+        What asks for no confirmation is told only where its answer cannot come any more. To be called while the stream
+        still knows how much the system had taken.
         """
+        self.flushed()
+        stayed: list[SentResult] = []
+        for _, outgoing in self._leaving:
+            # It was made ready, but not a byte of it has left.
+            outgoing.stage = None
+            if not outgoing.withdrawn:
+                stayed.append(unwritten(outgoing, cause))
+        self._leaving.clear()
+        self.news += stayed
         for lane in self._lanes:
             lane.channel = None
             lane.open = False
             if lane.confirms is not None:
                 self._in_doubt(lane.confirms.lose(), cause)
             for outgoing in lane.unconfirmed.lose():
-                if outgoing.reply_to and not answers_survive:
+                if outgoing.reply_to and outgoing.stage is not None and not answers_survive:
                     self.tell(in_doubt(outgoing, cause))
             copies, lane.copies = lane.copies, deque()
             self._in_doubt(copies, cause)

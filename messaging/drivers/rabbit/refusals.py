@@ -39,6 +39,8 @@ PRECONDITION_FAILED = 406
 NOT_ALLOWED = 530
 NOT_IMPLEMENTED = 540
 INTERNAL_ERROR = 541
+_TRANSIENT = "transient_nonexcl_queues"
+"""By which RabbitMQ calls queues that are neither durable nor exclusive."""
 
 
 def connection_refused(code: int, text: str, place: str, who: str, opened: bool) -> MessagingError:
@@ -46,6 +48,14 @@ def connection_refused(code: int, text: str, place: str, who: str, opened: bool)
 
     AuthFailed, and ConnectFailed that is not retryable, are final: the same would be refused again.
     """
+    if code == INTERNAL_ERROR and _TRANSIENT in text:
+        # RabbitMQ 4.3 closes the whole connection for that; connecting again would only repeat it.
+        return ConnectFailed(
+            f"{place} takes no queues that are neither durable nor exclusive, as the predecessor's are by default: {text}. "
+            "Say rabbit_quorum_queue=yes (or amqp_durable_queues=yes) and rabbit_transient_quorum_queue=yes, here and "
+            f"there, or permit them at the broker: deprecated_features.permit.{_TRANSIENT} = true",
+            retryable=False,
+        )
     if opened:
         return ConnectionLost(f"{place} has closed the connection: {code} {text}")
     if code == ACCESS_REFUSED:
