@@ -30,7 +30,7 @@ class Driver:
         """See Driver. Raises InvalidUrl and ConfigError for options that cannot be meant."""
         check(settings)
         profile = PROFILES.get(settings.profile, AUTO)
-        return capabilities_of(profile, settings.max_body, settings.presettled != "casts")
+        return capabilities_of(profile, settings.max_body, settings.presettled != "requests")
 
     def connect(self, settings: Amqp1Settings, role: Role, events: ConnectionEvents, services: Services) -> Connection:
         """See Driver."""

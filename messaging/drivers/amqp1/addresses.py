@@ -65,10 +65,6 @@ class Addresses(Protocol):
         """Where the dead letters of a source's pool are kept."""
 
 
-def _joined(*parts: str) -> str:
-    return "/".join(part for part in parts if part)
-
-
 class _Routable:
     """What all peers have in common."""
 
@@ -77,15 +73,14 @@ class _Routable:
 
     def _rpc(self, kind: str, *names: str) -> str:
         words = self._words
-        return _joined(words.rpc, kind, _name(words.vhost), *map(_name, names))
+        return self._joined(words.rpc, kind, words.vhost, *names)
 
     def _notify(self, kind: str, *names: str) -> str:
         words = self._words
-        return _joined(words.notify, kind, _name(words.vhost), *map(_name, names))
+        return self._joined(words.notify, kind, words.vhost, *names)
 
-
-def _name(text: str) -> str:
-    return quote(text, safe="")
+    def _joined(self, prefix: str, kind: str, *names: str) -> str:
+        return "/".join([prefix, kind, *(quote(name, safe="") for name in names if name)])
 
 
 class Router(_Routable):
@@ -169,7 +164,16 @@ class Artemis(_Routable):
         return Destination(self._notify("dead", source.exchange, source.topic, source.pool), self._QUEUE)
 
 
-class BrokerJ(_Routable):
+class _Dotted(_Routable):
+    """Peers that take a slash for something else: names are divided by dots."""
+
+    def _joined(self, prefix: str, kind: str, *names: str) -> str:
+        # The dots of names would be taken for divisions: two topics could have one address.
+        quoted = (quote(name, safe="").replace(".", "%2E") for name in names if name)
+        return ".".join([prefix.replace("/", "."), kind, *quoted])
+
+
+class BrokerJ(_Dotted):
     """Apache Qpid Broker-J: queues by their names; topics are keys of the exchange amq.direct.
 
     Its queues are named with dots, because it takes what stands before a slash for an exchange.
@@ -182,12 +186,12 @@ class BrokerJ(_Routable):
         if kind is RouteKind.REPLY:
             return Destination(route.address)
         if kind is RouteKind.ANY:
-            return Destination(_dotted(self._rpc(words.anycast, route.exchange, route.topic)))
+            return Destination(self._rpc(words.anycast, route.exchange, route.topic))
         if kind is RouteKind.ONE:
-            return Destination(_dotted(self._rpc(words.unicast, route.exchange, route.topic, route.server)))
+            return Destination(self._rpc(words.unicast, route.exchange, route.topic, route.server))
         if kind is RouteKind.ALL:
-            return Destination("amq.direct/" + _dotted(self._rpc(words.multicast, route.exchange, route.topic)))
-        return Destination("amq.direct/" + _dotted(self._notify(words.multicast, route.exchange, route.topic)))
+            return Destination("amq.direct/" + self._rpc(words.multicast, route.exchange, route.topic))
+        return Destination("amq.direct/" + self._notify(words.multicast, route.exchange, route.topic))
 
     def attachment(self, source: Source) -> Attachment:
         """See Addresses."""
@@ -198,7 +202,7 @@ class BrokerJ(_Routable):
             return Attachment(self.dead(source).address)
         address = self.destination(_as_route(source)).address
         if kind is SourceKind.POOLS:
-            name = _dotted(self._notify("pool", source.exchange, source.topic, source.pool))
+            name = self._notify("pool", source.exchange, source.topic, source.pool)
             return Attachment(address, ("topic", "shared", "global"), name)
         return Attachment(address, ("topic",) if kind is SourceKind.ALL else ())
 
@@ -208,10 +212,10 @@ class BrokerJ(_Routable):
 
     def dead(self, source: Source) -> Destination:
         """See Addresses."""
-        return Destination(_dotted(self._notify("dead", source.exchange, source.topic, source.pool)))
+        return Destination(self._notify("dead", source.exchange, source.topic, source.pool))
 
 
-class RabbitMQ(_Routable):
+class RabbitMQ(_Dotted):
     """RabbitMQ 3 with rabbitmq_amqp1_0: queues that attaching to `/queue/NAME` declares, and nothing else.
 
     A message to a queue that nobody has declared is confirmed and dropped, so every address gets a link of its own,
@@ -220,7 +224,7 @@ class RabbitMQ(_Routable):
 
     def destination(self, route: Route) -> Destination:
         """See Addresses."""
-        return Destination("/queue/" + _dotted(self._notify("", route.exchange, route.topic)))
+        return Destination("/queue/" + self._notify("pool", route.exchange, route.topic))
 
     def attachment(self, source: Source) -> Attachment:
         """See Addresses."""
@@ -234,12 +238,7 @@ class RabbitMQ(_Routable):
 
     def dead(self, source: Source) -> Destination:
         """See Addresses."""
-        return Destination("/queue/" + _dotted(self._notify("dead", source.exchange, source.topic, source.pool)))
-
-
-def _dotted(address: str) -> str:
-    # The dots of names would be taken for divisions: two topics could have one address.
-    return ".".join(part.replace(".", "%2E") for part in address.split("/"))
+        return Destination("/queue/" + self._notify("dead", source.exchange, source.topic, source.pool))
 
 
 _ROUTE_KINDS = {

@@ -65,9 +65,7 @@ class Amqp1Connection:
         self._clock = services.clock
         self._container = f"messaging-{secrets.token_hex(8)}"
         self._news = News(events)
-        self._sending = Sending(
-            self._news, self._clock, services.random, settings.max_body, settings.presettled, self._container
-        )
+        self._sending = Sending(self._news, self._clock, services.random, settings, self._container)
         self._receiving = Receiving(self._news, self._sending, self._clock, services.random, self._container)
         self._stream = Stream()
         self._context = new_tls_context(settings)
@@ -432,7 +430,7 @@ class Amqp1Connection:
             return
         self._phase = Phase.UP
         self._due = self._heard + 2 * self._settings.heartbeat
-        confirms = self._settings.presettled != "casts"
+        confirms = self._settings.presettled != "requests"
         self._news.state(State.READY, peer=capabilities_of(profile, self._settings.max_body, confirms))
         vhost = "" if profile.hostname else self._settings.url.vhost or ""
         life = Life(

@@ -207,8 +207,12 @@ class Engine:
         lib.pn_session_open(session)
         return session
 
-    def sender(self, session: Pointer, name: str, address: str | None, outcomes: tuple[str, ...]) -> Pointer:
-        """Attach a sender; `address` None: each message says where it goes. `outcomes`: what it can take as answers."""
+    def sender(
+        self, session: Pointer, name: str, address: str | None, outcomes: tuple[str, ...], *, settled: bool
+    ) -> Pointer:
+        """Attach a sender; `address` None: each message says where it goes. `outcomes`: what it can take as answers;
+        `settled`: it wants none.
+        """
         link = lib.pn_sender(session, name.encode())
         target = lib.pn_link_target(link)
         lib.pn_terminus_set_type(target, lib.PN_TARGET)
@@ -219,7 +223,7 @@ class Engine:
         lib.pn_terminus_set_address(source, name.encode())
         if outcomes:
             _put_symbols(lib.pn_terminus_outcomes(source), outcomes)
-        lib.pn_link_set_snd_settle_mode(link, lib.PN_SND_MIXED)
+        lib.pn_link_set_snd_settle_mode(link, lib.PN_SND_SETTLED if settled else lib.PN_SND_UNSETTLED)
         lib.pn_link_open(link)
         return link
 

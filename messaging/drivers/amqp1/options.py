@@ -42,12 +42,19 @@ class Amqp1Settings(base.Settings, frozen=True, kw_only=True):
     unicast: Annotated[str, Meta(description="Part of addresses that reach a named server", min_length=1)] = "unicast"
     anycast: Annotated[str, Meta(description="Part of addresses that reach one of many", min_length=1)] = "anycast"
     presettled: Annotated[
-        Literal["replies", "calls", "casts"],
+        Literal["replies", "requests"],
         Meta(
-            description="Up to which kind of message nobody asks the peer what became of it: replies; calls too; casts "
-            "and fanouts too, which may then be lost without a word"
+            description="Of which messages nobody asks the peer what became of them: replies; or calls, casts and "
+            "fanouts too, which may then be lost without a word"
         ),
     ] = "replies"
+    durable: Annotated[
+        bool,
+        Meta(
+            description="Ask the broker to keep notifications, dead letters and what is stored through its restart; "
+            "no: for a broker whose store is in memory and refuses that"
+        ),
+    ] = True
     heartbeat: Annotated[
         float, Meta(description="Seconds; a peer that is silent is given up within two of them", ge=0.2, le=600)
     ] = 15.0

@@ -70,4 +70,5 @@ def refused(condition: Condition | None, address: str, peer: str) -> TransportEr
         return Overloaded(f"{address} is full, says {peer}: {told}")
     if name == "amqp:link:message-size-exceeded":
         return TooLarge(f"the message is too large for {address}, says {peer}: {told}")
-    return Rejected(f"{peer} refused {address}: {told}")
+    cure = " (durable=no asks for no more than that)" if "cannot accept durable" in told else ""
+    return Rejected(f"{peer} refused {address}: {told}{cure}")

@@ -18,6 +18,7 @@ from messaging.drivers.amqp1.addresses import Addresses, Destination
 from messaging.drivers.amqp1.encoding import Prefix, encode_message, make_prefix
 from messaging.drivers.amqp1.engine import Engine, Pointer
 from messaging.drivers.amqp1.news import News
+from messaging.drivers.amqp1.options import Amqp1Settings
 from messaging.drivers.amqp1.outcomes import Answer, judged, refused
 from messaging.drivers.amqp1.profiles import Profile
 from messaging.drivers.amqp1.types import encode_string
@@ -30,6 +31,10 @@ __all__ = ["Copy", "Sending"]
 _NULL = b"\x40"
 _MOST_PLANS = 10_000
 """Addresses that are remembered encoded; a server that answers a million callers must not keep them all."""
+_PRESETTLED = {
+    "replies": (RouteKind.REPLY,),
+    "requests": (RouteKind.REPLY, RouteKind.ANY, RouteKind.ONE, RouteKind.ALL),
+}
 _ASKED = 1_000
 _ANSWERS = {
     Engine.ACCEPTED: Answer.ACCEPTED,
@@ -53,11 +58,15 @@ class Copy(Token):
 class SendLink:
     """A sending link, and what waits for it."""
 
-    __slots__ = ("address", "backoff", "credit", "link", "outbox", "retry_at")
+    __slots__ = ("address", "backoff", "credit", "link", "outbox", "retry_at", "settled")
 
-    def __init__(self, address: str | None, backoff: Backoff) -> None:
+    def __init__(self, address: str | None, settled: bool, backoff: Backoff) -> None:
         self.address = address
         """None: each message says where it goes."""
+        self.settled = settled
+        """Nobody says what became of its messages. A link of its own, because Broker-J drops the connection of one
+        that mixes both.
+        """
         self.link: Pointer = None
         self.credit = 0
         self.outbox = Outbox()
@@ -73,7 +82,6 @@ class Plan(NamedTuple):
     address: str
     kind: RouteKind
     durable: bool
-    settled: bool
 
 
 class Life(NamedTuple):
@@ -89,23 +97,19 @@ class Sending:
     """All that one connection sends. It belongs to the connection's owner."""
 
     def __init__(
-        self, news: News, clock: Clock, random: Callable[[], float], max_body: int, presettled: str, name: str
+        self, news: News, clock: Clock, random: Callable[[], float], settings: Amqp1Settings, name: str
     ) -> None:
         self._news = news
         self._clock = clock
         self._random = random
-        self._max_body = max_body
-        self._presettled = {
-            "replies": (RouteKind.REPLY,),
-            "calls": (RouteKind.REPLY,),
-            "casts": (RouteKind.REPLY, RouteKind.ANY, RouteKind.ONE, RouteKind.ALL),
-        }[presettled]
-        self._settle_calls = presettled != "replies"
+        self._max_body = settings.max_body
+        self._durable = settings.durable
+        self._presettled = _PRESETTLED[settings.presettled]
         self._name = name
         self._life: Life | None = None
         self._cause: Exception | None = None
         self._plans: dict[Route, Plan] = {}
-        self._links: dict[str | None, SendLink] = {}
+        self._links: dict[tuple[str | None, bool], SendLink] = {}
         self._by_link: dict[Pointer, SendLink] = {}
         self.under_way: dict[Pointer, tuple[Outgoing, str]] = {}
         """What was sent and not answered, by its delivery, with its address."""
@@ -125,7 +129,8 @@ class Sending:
         self._plans.clear()
         self._links.clear()
         if life.profile.anonymous:
-            self._link(None)
+            self._link(None, False)
+            self._link(None, True)
 
     def lose(self, cause: Exception) -> None:
         """The connection is gone, and every pointer with it."""
@@ -186,14 +191,14 @@ class Sending:
         copy = type(token) is Copy
         destination = token.destination if type(token) is Copy else life.addresses.destination(route)
         address, annotations = destination
-        link = self._link(None if life.profile.anonymous else address)
+        settled = not copy and route.kind in self._presettled
+        link = self._link(None if life.profile.anonymous else address, settled)
         plan = Plan(
             link,
             make_prefix(address if life.profile.anonymous else None, annotations),
             address,
             route.kind,
             copy or route.kind is RouteKind.POOLS,
-            not copy and route.kind in self._presettled,
         )
         if not copy:
             if len(self._plans) >= _MOST_PLANS:
@@ -227,7 +232,7 @@ class Sending:
                 body,
                 outgoing.headers,
                 self._reply_to if outgoing.reply_to else _NULL,
-                plan.durable or outgoing.store > 0.0,
+                self._durable and (plan.durable or outgoing.store > 0.0),
                 ttl,
             )
         except MessagingError as error:
@@ -245,7 +250,7 @@ class Sending:
         if life is None:
             raise TypeError("a link has credit and no connection")
         link = plan.link
-        settled = plan.settled or (self._settle_calls and outgoing.reply_to)
+        settled = link.settled
         delivery = life.engine.send(link.link, message, settled)
         link.credit -= 1
         if outgoing.reply_to:
@@ -303,10 +308,10 @@ class Sending:
 
     # Links
 
-    def _link(self, address: str | None) -> SendLink:
-        found = self._links.get(address)
+    def _link(self, address: str | None, settled: bool) -> SendLink:
+        found = self._links.get((address, settled))
         if found is None:
-            found = self._links[address] = SendLink(address, Backoff(source=self._random))
+            found = self._links[address, settled] = SendLink(address, settled, Backoff(source=self._random))
             self._attach(found)
         return found
 
@@ -317,7 +322,9 @@ class Sending:
         self._attached += 1
         link.retry_at = math.inf
         name = f"{self._name}/sender/{self._attached}"
-        link.link = life.engine.sender(life.engine.session(), name, link.address, life.profile.sender_outcomes)
+        link.link = life.engine.sender(
+            life.engine.session(), name, link.address, life.profile.sender_outcomes, settled=link.settled
+        )
         self._by_link[link.link] = link
 
     def flowed(self, pointer: Pointer) -> None:

@@ -22,7 +22,7 @@ def amqp1(name: str, url: str) -> Subject:
     return Subject(
         url,
         name=name,
-        options={"profile": profile},
+        options={"profile": profile, "durable": profile != "broker-j"},
         disconnect=lambda connection: _cut(connection),
         unreachable=_unreachable,
         limited={"max_body": 131_072},
