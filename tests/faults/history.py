@@ -127,11 +127,15 @@ class History:
                 lost += [f"{id} was confirmed and did not reach {name}" for name in receivers if name not in reached]
         return lost
 
-    def told_wrong(self) -> list[str]:
-        """What a caller is told is true: `ok` did run, `fail` did not, and each got its own answer."""
+    def told_wrong(self, operation: str = "") -> list[str]:
+        """What a caller (of one kind of operation) is told is true: `ok` did run, `fail` did not, and each got its own
+        answer.
+        """
         wrong = []
         for id, entries in self.ended.items():
             for entry in entries:
+                if operation not in ("", entry.operation):
+                    continue
                 if entry.kind == "ok" and not self.effects[id]:
                     wrong.append(f"{id} was answered and never ran: {entry.detail}")
                 if entry.kind == "fail" and self.effects[id]:
