@@ -58,6 +58,7 @@ class BaseTransport:
         """How its messages become bytes: `wire=` of the URL."""
         self.counters = Counters()
         self._operations: dict[Role, Operations] = {}
+        self._owners: tuple[Callable[[], bool], ...] = ()
         self._closed = False
         self.epoch = 0
         """Raised by a fork: what was looked up before belongs to the parent."""
@@ -95,8 +96,18 @@ class BaseTransport:
                     lambda events, services: self._connect(on_connection, events, services), on_connection
                 )
                 operations = Operations(reactor, self.counters, self.wire)
+                self._owners = (*self._owners, reactor.is_owner)
             self._operations[role] = operations
             return operations
+
+    def is_owner(self) -> bool:
+        """Whether the calling thread does the I/O of one of the connections: then it may not wait for another one,
+        whose peer may be waiting for it.
+        """
+        for owns in self._owners:  # noqa: SIM110 - a generator costs four times as much, once per call
+            if owns():
+                return True
+        return False
 
     def _connect(self, role: Role, events: ConnectionEvents, services: Services) -> Connection:
         return self._driver.connect(self._settings, role, events, services)
@@ -161,6 +172,7 @@ class BaseTransport:
         # The old objects stay referenced: collecting them would run destructors on sockets that the parent still uses.
         self._inherited = operations
         self._operations = {}
+        self._owners = ()
         self.counters = Counters()
         for found in operations.values():
             found.forked()

@@ -86,7 +86,7 @@ class Notifier(BaseNotifier, Verbs[None]):
             self._report(event, failure)
 
     def _wait(self, event: Event[Any], key: str | None) -> Sent:
-        if self._uses_transport and self._session().operations.reactor.is_owner():
+        if self._uses_transport and self.transport.is_owner():
             raise StateError(
                 "a blocking notification on the thread that does this transport's I/O would wait for itself; "
                 'run the handler with executor="threads", make it async, or use submit()'

@@ -179,7 +179,7 @@ class Pipeline(Verbs[None]):
         if not sendings:
             return
         reactor = sendings[0].session.operations.reactor
-        if reactor.is_owner():
+        if self._notifier.transport.is_owner():
             raise StateError("a pipeline on the thread that does this transport's I/O would wait for itself")
         latest = max(sending.deadline for sending in sendings)
         # The owner ends what is overdue; this bound is for its being late.

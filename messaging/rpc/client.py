@@ -141,7 +141,7 @@ class Client(BaseClient):
         bell.acquire()
         request = self._request(kind, ctxt, method, args, kwargs, bell.release, operation)
         session = request.session
-        if session.operations.reactor.is_owner():
+        if self.transport.is_owner():
             raise StateError(
                 "a blocking operation on the thread that does this transport's I/O would wait for itself; run it with "
                 'executor="threads", make it async, or use submit() or cast through another transport'

@@ -173,7 +173,7 @@ class Pipeline:
         if not self._requests:
             return
         reactor = self._requests[0][0].session.operations.reactor
-        if reactor.is_owner():
+        if self._client.transport.is_owner():
             raise StateError("a pipeline on the thread that does this transport's I/O would wait for itself")
         latest = max(request.deadline for request, _ in self._requests)
         for _ in range(self.limit):
