@@ -8,7 +8,9 @@ import pytest
 
 from messaging.drivers.rabbit.methods import Bind, DeclareExchange, DeclareQueue
 from messaging.drivers.rabbit.oslo_topology import OsloTopology
+from messaging.drivers.rabbit.refusals import connection_refused
 from messaging.drivers.rabbit.topology import Address, Intake
+from messaging.errors import ConnectFailed
 from messaging.message import Outgoing, Route, Source, SourceKind
 
 
@@ -121,3 +123,15 @@ def test_properties() -> None:
     assert (found.headers, found.delivery_mode, found.priority, found.expiration) == ({}, 2, 0, "5000")
     assert (found.reply_to, found.correlation_id) == (None, None)
     assert OsloTopology("a1").stamp(outgoing, "7", "", None, True).expiration is None
+
+
+def test_what_rabbitmq_4_3_refuses_says_the_cure() -> None:
+    """It closes the connection for a queue that is neither durable nor exclusive; doing that again is of no use."""
+    text = (
+        "INTERNAL_ERROR - Feature `transient_nonexcl_queues` is deprecated.\nBy default, this feature is not permitted"
+    )
+    refused = connection_refused(541, text, "host:5672", "guest", True)
+    assert isinstance(refused, ConnectFailed)
+    assert not refused.retryable
+    for cure in ("rabbit_quorum_queue=yes", "rabbit_transient_quorum_queue=yes", "deprecated_features.permit"):
+        assert cure in str(refused)

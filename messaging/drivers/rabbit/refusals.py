@@ -51,7 +51,7 @@ def connection_refused(code: int, text: str, place: str, who: str, opened: bool)
     if code == INTERNAL_ERROR and _TRANSIENT in text:
         # RabbitMQ 4.3 closes the whole connection for that; connecting again would only repeat it.
         return ConnectFailed(
-            f"{place} takes no queues that are neither durable nor exclusive, as the predecessor's are by default: {text}. "
+            f"{place} takes no queues that are neither durable nor exclusive, as the predecessor's are: {text}. "
             "Say rabbit_quorum_queue=yes (or amqp_durable_queues=yes) and rabbit_transient_quorum_queue=yes, here and "
             f"there, or permit them at the broker: deprecated_features.permit.{_TRANSIENT} = true",
             retryable=False,
