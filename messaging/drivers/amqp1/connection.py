@@ -56,7 +56,7 @@ class Phase(enum.Enum):
 
 
 class Amqp1Connection:
-    """See messaging.drivers.base.Connection."""
+    """See messaging.drivers.base.Connection. `stream` is its socket, for tests."""
 
     def __init__(self, settings: Amqp1Settings, role: Role, events: ConnectionEvents, services: Services) -> None:
         self._settings = settings
@@ -67,7 +67,7 @@ class Amqp1Connection:
         self._news = News(events)
         self._sending = Sending(self._news, self._clock, services.random, settings, self._container)
         self._receiving = Receiving(self._news, self._sending, self._clock, services.random, self._container)
-        self._stream = Stream()
+        self.stream = Stream()
         self._context = new_tls_context(settings)
         self._hosts = Hosts(settings.url.hosts, services.random)
         self._opening = Opening(settings)
@@ -124,11 +124,11 @@ class Amqp1Connection:
 
     def wake(self) -> None:
         """See Connection; any thread, and signal handlers."""
-        self._stream.wake()
+        self.stream.wake()
 
     def fileno(self) -> int | None:
         """See Connection."""
-        return self._stream.fileno() if self._phase is not Phase.CLOSED else None
+        return self.stream.fileno() if self._phase is not Phase.CLOSED else None
 
     def counts(self) -> dict[str, int]:
         """See Connection."""
@@ -143,10 +143,6 @@ class Amqp1Connection:
         if self._close_by is None:
             self._close_by = self._clock() + grace
 
-    def cut(self) -> None:
-        """Break the connection as an accident would, for tests."""
-        self._stream.shut_down()
-
     def pump(self, timeout: float) -> float:
         """See Connection."""
         if self._phase is Phase.CLOSED:
@@ -157,7 +153,7 @@ class Amqp1Connection:
         rest = self._next_due() - now
         if self._news.pending or (self._close_by is not None and not self._closing):
             rest = 0.0
-        if self._stream.wait(max(0.0, min(timeout, rest))):
+        if self.stream.wait(max(0.0, min(timeout, rest))):
             self._on_socket()
         now = self._clock()
         if now >= self._next_due() or self._failure is not None or self._close_by is not None or self._resolved:
@@ -171,7 +167,7 @@ class Amqp1Connection:
         if self._failure is not None:
             return 0.0
         if self._is_closed():
-            self._stream.dispose()
+            self.stream.dispose()
             return math.inf
         return 0.0 if self._news.pending else max(0.0, self._next_due() - self._clock())
 
@@ -191,7 +187,7 @@ class Amqp1Connection:
     def _on_socket(self) -> None:
         try:
             if self._phase is Phase.CONNECTING:
-                if self._stream.advance():
+                if self.stream.advance():
                     self._begin_opening()
             elif self._engine is not None:
                 self._read(self._engine)
@@ -200,7 +196,7 @@ class Amqp1Connection:
 
     def _read(self, engine: Engine) -> None:
         for _ in range(_MOST_READS):
-            data = self._stream.read()
+            data = self.stream.read()
             if not data:
                 return
             self._heard = self._clock()
@@ -222,7 +218,7 @@ class Amqp1Connection:
         engine = self._engine
         if engine is None:
             return
-        stream = self._stream
+        stream = self.stream
         try:
             if stream.unwritten:
                 stream.flush()
@@ -307,7 +303,7 @@ class Amqp1Connection:
 
         def resolved(result: Any, error: BaseException | None) -> None:
             self._resolved.append((attempt, result, error))
-            self._stream.wake()
+            self.stream.wake()
 
         if _is_address(host.name):
             # Nothing that blocks: no name is looked up.
@@ -331,7 +327,7 @@ class Amqp1Connection:
         place = self._places.pop(0)
         self._phase = Phase.CONNECTING
         try:
-            self._stream.connect(place, self._context, self._settings.tls_server_name or self._host.name)
+            self.stream.connect(place, self._context, self._settings.tls_server_name or self._host.name)
         except OSError as error:
             self._lose(self._broken(error), now)
 
@@ -351,7 +347,7 @@ class Amqp1Connection:
         was_up = self._phase is Phase.UP
         if self._phase is Phase.CONNECTING and self._places and not isinstance(cause, AuthFailed) and now < self._due:
             # A name may stand for several addresses, of which the next may answer.
-            self._stream.drop()
+            self.stream.drop()
             self._connect(now)
             return
         self._phase = Phase.WAITING
@@ -368,7 +364,7 @@ class Amqp1Connection:
 
     def _drop(self) -> None:
         """Give the socket and the engine back; nobody holds pointers any more."""
-        self._stream.drop()
+        self.stream.drop()
         self._session = None
         if self._engine is not None:
             self._engine.free()

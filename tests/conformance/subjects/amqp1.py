@@ -1,37 +1,35 @@
-"""AMQP 1.0 under test: one subject for each kind of peer, on a real server."""
+"""AMQP 1.0 under test: one subject for each kind of peer; every scenario has topics of its own."""
 
 from __future__ import annotations
 
-import socket
+from contextlib import AbstractContextManager
 from typing import Any
 
-from messaging.testing.conformance import Subject
+from messaging.testing.conformance import Subject, silenced
+from tests.brokers.ports import free_port
 
 __all__ = ["amqp1"]
 
 
-def _unreachable() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    return f"amqp1://127.0.0.1:{port}"
+def _cut(connection: Any) -> None:
+    """Break the socket of a driver's connection under it."""
+    connection.stream.shut_down()
 
 
-def amqp1(name: str, url: str) -> Subject:
-    """A peer at a URL, with every hook."""
-    profile = name.removeprefix("amqp1-")
+def _stalled(connection: Any) -> AbstractContextManager[None]:
+    """Let the socket of a driver's connection hear nothing more."""
+    return silenced([connection.stream.socket_number])
+
+
+def amqp1(profile: str, url: str, **options: Any) -> Subject:
+    """The driver over a running peer of a kind, with every hook."""
     return Subject(
         url,
-        name=name,
-        options={"profile": profile, "durable": profile != "broker-j"},
-        disconnect=lambda connection: _cut(connection),
-        unreachable=_unreachable,
+        name=f"amqp1-{profile}",
+        options={"profile": profile, **options},
+        disconnect=_cut,
+        unreachable=lambda: f"amqp1://127.0.0.1:{free_port()}/",
         limited={"max_body": 131_072},
+        stall=_stalled,
+        heartbeat={"heartbeat": 1},
     )
-
-
-def _cut(connection: Any) -> None:
-    try:
-        connection.cut()
-    except OSError:
-        # It is broken already.
-        return
