@@ -8,9 +8,9 @@ messages are written by our own codec or by the client library.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from messaging.drivers.rabbit.client import Client
+from messaging.drivers.rabbit.frames import FrameWriter
 from messaging.drivers.rabbit.methods import Answer, Method
 from messaging.drivers.rabbit.properties import Properties
 
@@ -34,6 +34,9 @@ class ChannelOwner:
     def on_message(self, consumer: str, tag: int, redelivered: bool, properties: Properties, body: bytes) -> None:
         """A message was delivered."""
 
+    def on_unreadable(self, tag: int) -> None:
+        """A message was delivered that cannot be read."""
+
     def on_returned(self, text: str, properties: Properties) -> None:
         """A mandatory message came back."""
 
@@ -46,6 +49,7 @@ class Channels:
 
     def __init__(self) -> None:
         self._client: Client | None = None
+        self._traffic: Client | FrameWriter | None = None
         self._owners: dict[int, ChannelOwner] = {}
         self.find = self._owners.get
         """The owner of a channel by its number, or None: it was closed meanwhile."""
@@ -55,13 +59,14 @@ class Channels:
         """Whether channels can be opened now."""
         return self._client is not None
 
-    def begin(self, client: Client) -> None:
-        """A connection is open."""
+    def begin(self, client: Client, writer: FrameWriter | None) -> None:
+        """A connection is open. `writer`: what writes the frames of messages; None: the client does."""
         self._client = client
+        self._traffic = writer if writer is not None else client
 
     def end(self) -> None:
         """It is gone; its owners are told by whoever owns them."""
-        self._client = None
+        self._client = self._traffic = None
         self._owners.clear()
 
     def open(self, owner: ChannelOwner) -> int:
@@ -98,25 +103,14 @@ class Channels:
 
         self._alive().request(channel, method, answered)
 
-    def publish(
-        self, channel: int, exchange: str, key: str, mandatory: bool, properties: Properties, body: bytes
-    ) -> None:
-        """Write a message."""
-        self._alive().publish(channel, exchange, key, mandatory, properties, body)
-
-    def ack(self, channel: int, tag: int, multiple: bool) -> None:
-        """Settle deliveries as done."""
-        self._alive().ack(channel, tag, multiple)
-
-    def reject(self, channel: int, tag: int, requeue: bool) -> None:
-        """Settle a delivery as not done."""
-        self._alive().reject(channel, tag, requeue)
+    @property
+    def traffic(self) -> Client | FrameWriter:
+        """What writes messages and settlements."""
+        if self._traffic is None:
+            raise RuntimeError("there is no connection now; ask `alive` before")
+        return self._traffic
 
     def _alive(self) -> Client:
         if self._client is None:
             raise RuntimeError("there is no connection now; ask `alive` before")
         return self._client
-
-
-def ignore(_answer: Any) -> None:
-    """For requests whose answer changes nothing."""

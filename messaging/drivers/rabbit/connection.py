@@ -12,6 +12,7 @@ import math
 import os
 import secrets
 import socket
+import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -22,6 +23,7 @@ from messaging.drivers.hosts import Hosts
 from messaging.drivers.rabbit.channels import Channels
 from messaging.drivers.rabbit.client import Client, Login, MakeClient
 from messaging.drivers.rabbit.declarations import Declarations
+from messaging.drivers.rabbit.frames import FrameReader, FrameWriter
 from messaging.drivers.rabbit.options import DEFAULT_PORT, DEFAULT_TLS_PORT, RabbitSettings, tls_of
 from messaging.drivers.rabbit.properties import Properties
 from messaging.drivers.rabbit.publisher import Publisher
@@ -107,6 +109,7 @@ class RabbitConnection:
         )
         self._settling = Settling(self._subscriptions, self._publisher, made, self.stream)
         self._client: Client | None = None
+        self._reader: FrameReader | None = None
         self._step = _Step.NEW
         self._state: State | None = None
         self._notices: list[Callable[[], None]] = []
@@ -237,12 +240,22 @@ class RabbitConnection:
                     data = self.stream.read()
                     if not data:
                         break
-                    self._client.feed(data)
+                    self._feed(data)
                     if len(data) < _FULL or self._end is not None:
                         break
                 self._read_at = self._clock()
         except (OSError, EOFError) as error:
             self._broken(error)
+
+    def _feed(self, data: bytes) -> None:
+        if self._reader is None:
+            if self._client is not None:
+                self._client.feed(data)
+            return
+        try:
+            self._reader.feed(data)
+        except (ValueError, IndexError, struct.error) as error:
+            self.on_broken(error)
 
     def _turn(self, now: float) -> None:
         """Do what is due."""
@@ -397,6 +410,7 @@ class RabbitConnection:
         )
         self._step = _Step.GREETING
         self._client = self._make_client(login, self, self.stream.write)
+        self._reader = FrameReader(self, self._client.feed) if self._settings.codec == "own" else None
         self._client.start()
 
     def _broken(self, error: BaseException) -> None:
@@ -538,7 +552,11 @@ class RabbitConnection:
         self._attempt_by = math.inf
         self._refused_login = None
         self._read_at = self._wrote_at = now
-        self._channels.begin(client)
+        writer = None
+        if self._reader is not None:
+            self._reader.frame_max = client.frame_max
+            writer = FrameWriter(self.stream.write, client.frame_max)
+        self._channels.begin(client, writer)
         self._note(State.READY)
         self._subscriptions.begin(now)
 
@@ -571,6 +589,8 @@ class RabbitConnection:
 
     def on_channel_closed(self, channel: int, code: int, text: str) -> None:
         """See ClientEvents."""
+        if self._reader is not None:
+            self._reader.forget(channel)
         self._channels.closed(channel, code, text)
 
     def on_cancelled(self, channel: int, tag: str) -> None:
@@ -587,6 +607,12 @@ class RabbitConnection:
         owner = self._channels.find(channel)
         if owner is not None:
             owner.on_message(consumer, tag, redelivered, properties, body)
+
+    def on_unreadable(self, channel: int, consumer: str, tag: int) -> None:
+        """See FrameSink."""
+        owner = self._channels.find(channel)
+        if owner is not None:
+            owner.on_unreadable(tag)
 
     def on_returned(self, channel: int, code: int, text: str, properties: Properties) -> None:
         """See ClientEvents."""

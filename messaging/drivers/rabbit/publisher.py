@@ -21,7 +21,7 @@ from messaging.drivers.rabbit.confirms import Confirms, Unconfirmed
 from messaging.drivers.rabbit.declarations import Declarations
 from messaging.drivers.rabbit.methods import Answer, ConfirmSelect
 from messaging.drivers.rabbit.properties import Properties
-from messaging.drivers.rabbit.refusals import nacked, no_route, publish_refused
+from messaging.drivers.rabbit.refusals import about_publishing, nacked, no_route, publish_refused
 from messaging.drivers.rabbit.topology import Address, Topology
 from messaging.drivers.stream import Stream
 from messaging.errors import ConnectionLost, EncodeError, MessagingError, Rejected, TooLarge
@@ -258,7 +258,7 @@ class Publisher:
                 if len(body) > self._max_body:
                     raise self._too_large(len(body))
             properties = topology.stamp(outgoing, f"{count:x}", reply_to, expires, address.persistent)
-            self._channels.publish(channel, address.exchange, address.key, address.mandatory, properties, body)
+            self._channels.traffic.publish(channel, address.exchange, address.key, address.mandatory, properties, body)
         except MessagingError as error:
             outgoing.stage = None
             self.tell(SentResult(outgoing, None, error))
@@ -295,7 +295,7 @@ class Publisher:
         properties = copy.properties
         if not properties.message_id:
             properties.message_id = f"{self._count:x}"
-        self._channels.publish(lane.channel, address.exchange, address.key, True, properties, copy.body)
+        self._channels.traffic.publish(lane.channel, address.exchange, address.key, True, properties, copy.body)
         lane.confirms.written(copy, properties.message_id)
 
     def _park(self, lane: Lane, outgoing: Outgoing, address: Address, now: float) -> None:
@@ -361,7 +361,7 @@ class Publisher:
         self._declarations.forget_all()
         lost: list[Item] = lane.confirms.lose() if lane.confirms is not None else list(lane.unconfirmed.lose())
         cause = ConnectionLost(f"the broker has closed the channel: {code} {text}")
-        if len(lost) == 1 and type(lost[0]) is Outgoing and lane.confirms is not None:
+        if len(lost) == 1 and type(lost[0]) is Outgoing and about_publishing(code, text):
             # It can only have been this one, and then it was not taken.
             self.tell(SentResult(lost[0], Stage.WRITTEN, publish_refused(code, text)))
             return

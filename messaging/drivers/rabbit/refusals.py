@@ -23,6 +23,7 @@ from messaging.message import Outgoing, Route, RouteKind
 __all__ = [
     "ACCESS_REFUSED",
     "NOT_FOUND",
+    "about_publishing",
     "connection_refused",
     "declaration_refused",
     "nacked",
@@ -91,6 +92,11 @@ def passing(code: int, text: str) -> bool:
     return code in (NOT_FOUND, RESOURCE_LOCKED) or (
         code == PRECONDITION_FAILED and "inequivalent" not in text and "invalid" not in text
     )
+
+
+def about_publishing(code: int, text: str) -> bool:
+    """Whether a channel was closed for a message that was published on it, and for nothing else that may happen."""
+    return code in (ACCESS_REFUSED, NOT_FOUND) or (code == PRECONDITION_FAILED and "size" in text)
 
 
 def publish_refused(code: int, text: str) -> MessagingError:

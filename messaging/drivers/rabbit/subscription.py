@@ -227,7 +227,7 @@ class Subscription(ChannelOwner):
         if self._channel is not None and not self.intake.no_ack and self.source.kind is not SourceKind.REPLY:
             for delivery in unseen:
                 if self.outstanding.pop(delivery.tag, None) is not None:
-                    self._channels.reject(self._channel, delivery.tag, True)
+                    self._channels.traffic.reject(self._channel, delivery.tag, True)
 
     def _left(self) -> None:
         self._go(Phase.LINGERING)
@@ -341,14 +341,12 @@ class Subscription(ChannelOwner):
             self._acked = tag
             self._undone += 1
         if self.phase is Phase.LEAVING and not answer:
-            self._channels.reject(channel, tag, True)
+            self._channels.traffic.reject(channel, tag, True)
             return
         try:
             delivery = self._topology.read(source, self.generation, tag, redelivered, properties, body)
         except (ValueError, TypeError):
-            self._owner.undecodable += 1
-            if not answer:
-                self._channels.reject(channel, tag, False)
+            self.on_unreadable(tag)
             return
         if not answer:
             if len(self.intake.queues) > 1:
@@ -362,6 +360,12 @@ class Subscription(ChannelOwner):
                     return
             self.outstanding[tag] = delivery
         self._hand_out(delivery)
+
+    def on_unreadable(self, tag: int) -> None:
+        """See ChannelOwner."""
+        self._owner.undecodable += 1
+        if self._channel is not None and self.source.kind is not SourceKind.REPLY:
+            self._channels.traffic.reject(self._channel, tag, False)
 
     def _hand_out(self, delivery: Delivery) -> None:
         if self._batch is None:
@@ -379,7 +383,7 @@ class Subscription(ChannelOwner):
     def acknowledge_answers(self, least: int = 1) -> None:
         """Acknowledge answers, in one frame, when there are `least` of them."""
         if self._undone >= least and self._channel is not None:
-            self._channels.ack(self._channel, self._acked, True)
+            self._channels.traffic.ack(self._channel, self._acked, True)
             self._undone = 0
 
     @property
@@ -401,7 +405,7 @@ class Subscription(ChannelOwner):
         outstanding = self.outstanding
         if len(tags) == 1:
             del outstanding[tags[0]]
-            self._channels.ack(channel, tags[0], False)
+            self._channels.traffic.ack(channel, tags[0], False)
         else:
             done = set(tags)
             last = 0
@@ -412,10 +416,10 @@ class Subscription(ChannelOwner):
             for tag in tags:
                 del outstanding[tag]
             if last:
-                self._channels.ack(channel, last, True)
+                self._channels.traffic.ack(channel, last, True)
             for tag in tags:
                 if tag > last:
-                    self._channels.ack(channel, tag, False)
+                    self._channels.traffic.ack(channel, tag, False)
         self._settled(tags)
 
     def reject(self, tags: list[int], requeue: bool) -> None:
@@ -425,7 +429,7 @@ class Subscription(ChannelOwner):
             return
         for tag in tags:
             del self.outstanding[tag]
-            self._channels.reject(channel, tag, requeue)
+            self._channels.traffic.reject(channel, tag, requeue)
         self._settled(tags)
 
     def _settled(self, tags: list[int]) -> None:

@@ -21,7 +21,7 @@ from messaging.message import Delivery, Source, SourceKind
 
 __all__ = ["Subscriptions"]
 
-_RENEW = 10.0
+_RENEW = 5.0
 """Seconds between two declarations of what may have gone without a word."""
 
 
