@@ -29,7 +29,7 @@ def built_in() -> list[str]:
 
 def capabilities_page() -> str:
     """What each transport declares, and what follows from it."""
-    declared = {f"{scheme}://": _declared(scheme) for scheme in built_in()}
+    declared = {name: found for scheme in built_in() for name, found in _columns(scheme).items()}
     columns = {name: matrix.declared(capabilities) for name, capabilities in declared.items()}
     return f"""{_NOTE}
 
@@ -49,6 +49,14 @@ The values are explained where drivers declare them, in `messaging/drivers/base.
 
 {matrix.promise_table(SCENARIOS, columns)}
 """
+
+
+def _columns(scheme: str) -> dict[str, Capabilities]:
+    """The columns of a driver: one, or where it speaks to several kinds of peers one for each."""
+    peers: dict[str, str] | None = getattr(load_driver(scheme), "peers", None)
+    if peers is None:
+        return {f"{scheme}://": _declared(scheme)}
+    return {name: BaseTransport(url).capabilities for name, url in peers.items()}
 
 
 def _declared(scheme: str) -> Capabilities:

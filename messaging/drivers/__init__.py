@@ -30,6 +30,7 @@ class _BuiltIn(NamedTuple):
 
 _KOMBU = frozenset({"amqp", "kombu", "vine"})
 _BUILT_IN = {
+    "amqp1": _BuiltIn("messaging.drivers.amqp1:Driver", "amqp1", frozenset({"cproton", "cproton_ffi"})),
     "kafka": _BuiltIn("messaging.drivers.kafka:Driver", "kafka", frozenset({"confluent_kafka"})),
     "kombu": _BuiltIn("messaging.drivers.rabbit.kombu:Driver", "kombu", _KOMBU),
     "kombu+redis": _BuiltIn("messaging.drivers.kombu:Driver", "kombu,redis", _KOMBU | {"redis"}),

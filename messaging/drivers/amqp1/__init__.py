@@ -23,8 +23,10 @@ class Driver:
 
     schemes: ClassVar[Collection[str]] = ("amqp1",)
     options: type[Any] = Amqp1Settings
-    variants: ClassVar[Mapping[str, str]] = {name: f"amqp1://peer?profile={name}" for name in PROFILES}
-    """Columns of the capability matrix, by name: a URL that has its promises, without a server."""
+    peers: ClassVar[Mapping[str, str]] = {f"amqp1-{name}": f"amqp1://peer?profile={name}" for name in PROFILES}
+    """The kinds of peers by name, each with a URL that promises what one keeps: columns of the capability matrix, which
+    is written without a server.
+    """
 
     def capabilities(self, settings: Amqp1Settings) -> Capabilities:
         """See Driver. Raises InvalidUrl and ConfigError for options that cannot be meant."""

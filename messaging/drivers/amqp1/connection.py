@@ -226,6 +226,10 @@ class Amqp1Connection:
                 output = engine.pending()
                 if output is None:
                     self._news.written()
+                    if engine.has_ended and not self._closing:
+                        # A login that fails, or a broken frame, shows only now.
+                        engine.dispatch(self._handlers, _MOST_EVENTS)
+                        self._fail(ConnectionLost(f"{self._title} has ended the connection"))
                     return
                 stream.write(output)
                 engine.pop(len(output))
@@ -378,7 +382,7 @@ class Amqp1Connection:
                 self._receiving.give_back()
                 engine.close()
                 self._flush()
-            if not (self._closing and engine.output_is_closed):
+            if not (self._closing and engine.has_ended):
                 self._due = min(self._due, close_by)
                 return
         elif self._phase is Phase.UP and engine is not None and not self._closing and not self._failure:

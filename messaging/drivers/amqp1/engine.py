@@ -56,6 +56,8 @@ class Engine:
         self._transport = lib.pn_transport()
         self._collector = lib.pn_collector()
         self._freed = False
+        self.has_ended = False
+        """Everything was said, the close or an error too; `pending` finds it out."""
         self._out = ffi.new("char[]", _CHUNK)
         self._output = memoryview(ffi.buffer(self._out))
         self._scratch = ffi.new("char[]", _CHUNK)
@@ -107,6 +109,7 @@ class Engine:
         """Bytes that have to be written, as a view that is good until the next call; None: none."""
         size = lib.pn_transport_pending(self._transport)
         if size <= 0:
+            self.has_ended = size < 0
             return None
         size = min(size, _CHUNK)
         lib.pn_transport_peek(self._transport, self._out, size)
@@ -115,11 +118,6 @@ class Engine:
     def pop(self, size: int) -> None:
         """Note that `size` bytes were written."""
         lib.pn_transport_pop(self._transport, size)
-
-    @property
-    def output_is_closed(self) -> bool:
-        """Whether everything was said: the close was sent."""
-        return bool(lib.pn_transport_pending(self._transport) < 0)
 
     def end_of_input(self) -> None:
         """Note that the peer will send nothing more."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from messaging.testing.conformance import Subject
+from tests.conformance.subjects.amqp1 import amqp1
 from tests.conformance.subjects.memory import memory
 from tests.conformance.subjects.zmq import zmq
 
@@ -28,5 +29,8 @@ class Maker(Protocol):
 SUBJECTS: dict[str, Maker] = {
     "memory": lambda root, server: memory(),
     "zmq": lambda root, server: zmq(root),
+    "amqp1-artemis": lambda root, server: amqp1("artemis", server("artemis_broker").url),
+    "amqp1-broker-j": lambda root, server: amqp1("broker-j", server("broker_j").url, durable=False),
+    "amqp1-rabbitmq": lambda root, server: amqp1("rabbitmq", server("rabbit_amqp1_broker").url_for("amqp1")),
 }
 """By the names under which docs/capabilities.md lists them."""
