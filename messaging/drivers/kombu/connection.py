@@ -180,13 +180,11 @@ class KombuConnection:
         """How long the connection may be left alone."""
         if self._state is State.CLOSED:
             return math.inf
-        if self._state is None or self._busy():
+        if self._state is None or self._close_by is not None or self._busy():
             return 0.0
         due = min(self._retry_at, self._care_at, self._sender.outbox.next_expiry)
         if self._session is not None:
             due = min(due, self._receiver.due)
-        if self._close_by is not None:
-            due = min(due, self._close_by)
         return max(0.0, due - self._clock())
 
     # States

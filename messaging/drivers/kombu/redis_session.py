@@ -240,7 +240,6 @@ class RedisSession:
 
 def _refusal(error: Exception) -> MessagingError:
     """What a command that redis has refused means for its message."""
-    told = str(error)
-    if told.startswith("OOM"):
-        return Overloaded(f"redis has no memory for more messages: {told}")
-    return Rejected(f"redis refused the message: {told}")
+    if isinstance(error, redis.exceptions.OutOfMemoryError):
+        return Overloaded(f"redis has no memory for more messages: {error}")
+    return Rejected(f"redis refused the message: {error}")
