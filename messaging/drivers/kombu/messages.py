@@ -78,8 +78,8 @@ def delivery_of(source: Source, payload: dict[str, Any], body: bytes, generation
     """What a message of kombu's says. Raises TypeError, ValueError or LookupError for what is none."""
     properties = payload["properties"]
     headers: dict[str, Any] = dict(payload["headers"] or {})
-    # kombu marks what it has restored by itself among the headers.
-    restored = bool(headers.pop("redelivered", False))
+    # Where kombu marks what it has restored by itself depends on the transport.
+    restored = bool(headers.pop("redelivered", False) or payload.get("redelivered"))
     for name, key in _PROPERTIES.items():
         value = properties.get(key)
         if value is not None and not (name == PRIORITY and value == 0):
