@@ -10,6 +10,7 @@ so the subjects take turns within each round of a row, and only ratios within on
     servers     the brokers that subjects share
     rig         one subject set up: its infrastructure, its server processes, its client process
     processes   starting processes, talking to them, and what they cost
+    idle        what services cost a broker while nothing happens
     worker      what runs in such a process
     load        the loops that are timed
     subject     what a subject must be able to do; subjects/ holds one module for each

@@ -12,13 +12,15 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import report, rounds, startup, targets
+from benchmarks import idle, report, rounds, startup, targets
 from benchmarks.rows import ROWS
 from benchmarks.subject import SUBJECTS
 
 _FULL = (5, 0.5)  # rounds, and seconds of each
 _QUICK = (5, 0.12)
+_FULL_SERVICES, _QUICK_SERVICES = 100, 20
 _STARTS = 15
+_IDLE = "idle"
 
 
 def main() -> int:
@@ -36,17 +38,20 @@ def main() -> int:
             run.stop()
     finally:
         run.stop()
+    wants_idle = not arguments.only or _IDLE in arguments.only
+    counted = idle.measure(_QUICK_SERVICES if arguments.quick else _FULL_SERVICES) if wants_idle else {}
     import_ms = None if arguments.only else startup.import_ms("import messaging", _STARTS)
     verdicts = targets.verdicts(run.results, import_ms)
-    print(report.as_text(about, run.results, verdicts))
+    print(report.as_text(about, run.results, counted, verdicts))
     if arguments.json:
-        outcome = report.as_json(about, run.results, verdicts, import_ms)
+        outcome = report.as_json(about, run.results, counted, verdicts, import_ms)
         arguments.json.write_text(json.dumps(outcome, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return int(any(cell.failure for cells in run.results.cells.values() for cell in cells.values()))
+    failures = [cell.failure for cells in run.results.cells.values() for cell in cells.values()]
+    return int(any([*failures, *(each.failure for each in counted.values())]))
 
 
 def _arguments() -> argparse.Namespace:
-    names = [*(row.name for row in ROWS), *SUBJECTS]
+    names = [*(row.name for row in ROWS), _IDLE, *SUBJECTS]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure messaging beside its peers.")
     parser.add_argument("--quick", action="store_true", help="shorter rounds: a few minutes, less certain")
     parser.add_argument(

@@ -76,6 +76,11 @@ class Worker:
         self._output.close()
         self._complaints.close()
 
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self.stop()
+
     def _answer(self, timeout: float) -> Any:
         deadline = time.monotonic() + timeout
         while b"\n" not in self._buffer:

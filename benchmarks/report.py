@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.idle import Idle
 from benchmarks.load import Figures
 from benchmarks.rounds import Cell, Results
 from benchmarks.rows import ROWS, Row
@@ -54,7 +55,13 @@ def settings(rounds: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def as_json(about: Mapping[str, Any], results: Results, verdicts: Iterable[Verdict], import_ms: float | None) -> Any:
+def as_json(
+    about: Mapping[str, Any],
+    results: Results,
+    idle: Mapping[str, Idle],
+    verdicts: Iterable[Verdict],
+    import_ms: float | None,
+) -> Any:
     """Return everything, medians and single rounds."""
     return {
         "settings": about,
@@ -70,6 +77,7 @@ def as_json(about: Mapping[str, Any], results: Results, verdicts: Iterable[Verdi
             for row, cells in results.cells.items()
         },
         "memory_mb": results.memory,
+        "idle": {subject: {**counted.figures, "failure": counted.failure} for subject, counted in idle.items()},
         "import_ms": import_ms,
         "targets": [
             {"title": verdict.title, "value": verdict.value, "bound": verdict.bound, "at_most": verdict.at_most}
@@ -79,11 +87,12 @@ def as_json(about: Mapping[str, Any], results: Results, verdicts: Iterable[Verdi
     }
 
 
-def as_text(about: Mapping[str, Any], results: Results, verdicts: Sequence[Verdict]) -> str:
+def as_text(about: Mapping[str, Any], results: Results, idle: Mapping[str, Idle], verdicts: Sequence[Verdict]) -> str:
     """Return the tables."""
     parts = [_heading(about)]
     parts += [_row(row, results.cells[row.name]) for row in ROWS if row.name in results.cells]
     parts.append(_memory(results.memory))
+    parts.append(_idle(idle))
     parts.append(_targets(verdicts))
     return "\n\n".join(part for part in parts if part)
 
@@ -127,6 +136,23 @@ def _memory(memory: Mapping[str, Mapping[str, Figures]]) -> str:
         figures.append(after.get("broker_mb"))
         lines.append([_title(subject), *(_number(figure, 1) for figure in figures)])
     return "\n".join(["Resident memory per process, MB (memory:// has one process)", *_table(lines)])
+
+
+def _idle(idle: Mapping[str, Idle]) -> str:
+    if not idle:
+        return ""
+    lines = [["", "services", "connections", "channels", "queues", "broker MB", "own MB", "broker CPU %", "own CPU %"]]
+    failures = []
+    for subject, counted in idle.items():
+        figures = counted.figures
+        if counted.failure:
+            failures.append(f"  {_title(subject)}: {counted.failure}")
+            continue
+        counts = [_number(figures[name], 0) for name in ("services", "connections", "channels", "queues")]
+        costs = [_number(figures[name], 2) for name in ("broker_mb", "service_mb", "broker_cpu", "services_cpu")]
+        lines.append([_title(subject), *counts, *costs])
+    title = "Idle services on one RabbitMQ, each a server and a client; MB for each of them, CPU of all together"
+    return "\n".join([title, *_table(lines), *failures])
 
 
 def _targets(verdicts: Sequence[Verdict]) -> str:

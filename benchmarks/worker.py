@@ -1,6 +1,6 @@
 """A process under measurement: it builds one server, one client, or both, and does as it is told.
 
-    python -m benchmarks.worker SUBJECT ROLE PLACE [INDEX | ADDRESSES]
+    python -m benchmarks.worker SUBJECT ROLE PLACE [INDEX | ADDRESSES | FIRST AND COUNT]
 
 Commands and answers are lines of JSON on the standard streams. The main thread only waits for commands, so that it
 takes nothing from the threads that are measured; the end of its input is the end of the process.
@@ -57,6 +57,30 @@ class Servers:
 
     def stop(self) -> None:
         """Stop all."""
+        for server in self._servers:
+            server.stop()
+
+
+class Services:
+    """Many services of one process, each a server and a client of a topic of its own."""
+
+    def __init__(self, subject: Subject, place: str, first: int, count: int) -> None:
+        places = [f"{place} service-{number}" for number in range(first, first + count)]
+        self._servers = [subject.serve(each, 0, lambda: None) for each in places]
+        self._clients = [
+            subject.connect(each, [server.address]) for each, server in zip(places, self._servers, strict=True)
+        ]
+
+    def call_each(self) -> Figures:
+        """Call every one of them once."""
+        for client in self._clients:
+            client.caller()(b"x")
+        return {}
+
+    def stop(self) -> None:
+        """Stop all."""
+        for client in self._clients:
+            client.close()
         for server in self._servers:
             server.stop()
 
@@ -141,6 +165,8 @@ def _build(subject: Subject, role: str, place: str, argument: str) -> tuple[list
     """
     parts: list[Any] = []
     addresses: list[str] = json.loads(argument) if role == "client" else []
+    if role == "services":
+        parts.append(Services(subject, place, *json.loads(argument)))
     if role in ("server", "both"):
         indexes = range(int(argument)) if role == "both" else [int(argument)]
         servers = Servers(subject, place, indexes)

@@ -81,5 +81,5 @@ def test_every_row_runs(subjects: list[str]) -> None:
     failures = [cell.failure for cells in run.results.cells.values() for cell in cells.values() if cell.failure]
     assert failures == []
     about = report.settings(1, 0.01)
-    assert load(subjects[0]).title in report.as_text(about, run.results, [])
-    assert report.as_json(about, run.results, [], None)["rows"]["threads"][subjects[0]]["medians"]["per_s"] > 0
+    assert load(subjects[0]).title in report.as_text(about, run.results, {}, [])
+    assert report.as_json(about, run.results, {}, [], None)["rows"]["threads"][subjects[0]]["medians"]["per_s"] > 0
