@@ -115,7 +115,8 @@ def consumer(settings: KafkaSettings, user: Login, client_id: str, group: str) -
             # A group may have members of the predecessor's as well, and all of a group use one strategy.
             "partition.assignment.strategy": "cooperative-sticky" if settings.wire == "native" else "range,roundrobin",
             "session.timeout.ms": session,
-            "heartbeat.interval.ms": min(3000, max(100, session // 4)),
+            # A member hears of a rebalance with the answer to its next heartbeat.
+            "heartbeat.interval.ms": min(1000, max(100, session // 4)),
         }
     return conf
 

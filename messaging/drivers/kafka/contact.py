@@ -1,14 +1,14 @@
 """Whether brokers can be reached: the states of a connection, and when the next look is due.
 
 The client library reconnects by itself and tells that all its connections are gone, but never that they are back. So
-after an outage the cluster is asked one question over a connection of its own, with backoff between two tries; an
-answer means READY. It knows no producers, consumers or messages.
+the cluster is asked a question over a connection of its own, with backoff between two tries; after an outage each
+client is asked one too, since each has connections of its own. An answer from all of them means READY.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from messaging.backoff import Backoff
 from messaging.drivers.base import Services, State
@@ -31,12 +31,15 @@ class Contact:
         services: Services,
         post: Callable[[Callable[[], None]], None],
         connected: Callable[[tuple[str, str] | None], None],
+        checks: Callable[[], Sequence[Callable[[float], object]]],
     ) -> None:
         self._settings = settings
         self._services = services
         self._post = post
         self._connected = connected
         """Told before READY, with the login that the brokers have just taken."""
+        self._checks = checks
+        """Gives a question for each client; it takes a timeout, blocks, and raises where no broker answers."""
         self._backoff = Backoff(initial=0.1, maximum=2.0, source=services.random)
         self.state: State | None = None
         self.told: list[Told] = []
@@ -46,16 +49,18 @@ class Contact:
         self.ended = False
         """No further try will be made."""
         self.reconnects = 0
-        self._asking = False
+        self.asking = False
+        """Clients are being asked: a consumer that is polled meanwhile would keep its answer back."""
 
     def step(self, now: float) -> None:
         """Begin a try where one is due."""
-        if self.ended or self._asking or now < self.due:
+        if self.ended or self.asking or now < self.due:
             return
-        self._asking = True
+        self.asking = True
         self.due = math.inf
         self.become(State.CONNECTING)
         settings = self._settings
+        checks = self._checks()
 
         def look() -> tuple[str, str] | None:
             user = configuration.login(settings)
@@ -66,12 +71,14 @@ class Contact:
                 settings.connect_timeout,
             )
             futures["cluster"].result()
+            for check in checks:
+                check(settings.connect_timeout)
             return user
 
         self._services.offload(look, lambda user, error: self._post(lambda: self._looked(user, error)))
 
     def _looked(self, user: tuple[str, str] | None, error: BaseException | None) -> None:
-        self._asking = False
+        self.asking = False
         if self.ended:
             return
         if error is None:

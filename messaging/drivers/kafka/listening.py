@@ -19,7 +19,7 @@ from messaging.drivers.kafka import clients, configuration
 from messaging.drivers.kafka.contact import Contact
 from messaging.drivers.kafka.copies import Copier
 from messaging.drivers.kafka.options import KafkaSettings
-from messaging.drivers.kafka.preparing import Prepared, find_notes, prepare
+from messaging.drivers.kafka.preparing import Prepared, prepare
 from messaging.drivers.kafka.settling import Settling
 from messaging.drivers.kafka.subscription import Life, Subscription
 from messaging.drivers.kafka.topics import names_for
@@ -50,7 +50,7 @@ class ListenerConnection:
             settings.wire, settings.url.vhost, settings.oslo_group, listeners_too=settings.oslo_suffix == "both"
         )
         self._posted: deque[Callable[[], None]] = deque()
-        self._contact = Contact(settings, services, self._post, self._connected)
+        self._contact = Contact(settings, services, self._post, self._connected, self._checks)
         self._user: configuration.Login = None
         self._copier = Copier(lambda: configuration.copier(settings, self._user, self.client_id))
         self._groups: dict[str, Subscription] = {}
@@ -77,14 +77,15 @@ class ListenerConnection:
         """See Connection."""
         if self._closed:
             return math.inf
-        reading = [each for each in self._groups.values() if each.has_room]
+        reading = [each for each in self._groups.values() if each.has_room and not self._contact.asking]
         wait = self._wait(timeout, reading)
         while self._posted:
             self._posted.popleft()()
         self._rotation += 1
         first = reading[self._rotation % len(reading)] if reading else None
-        for subscription in self._all():
-            subscription.turn(wait if subscription is first else 0.0)
+        if not self._contact.asking:
+            for subscription in self._all():
+                subscription.turn(wait if subscription is first else 0.0)
         self._copier.poll()
         self._watch()
         self._contact.step(self._clock())
@@ -154,6 +155,9 @@ class ListenerConnection:
             for subscription in self._groups.values():
                 subscription.renew(user)
 
+    def _checks(self) -> list[Callable[[float], object]]:
+        return [check for each in self._all() if (check := each.check()) is not None]
+
     # Sources
 
     def subscribe(self, source: Source, window: int) -> None:
@@ -178,7 +182,6 @@ class ListenerConnection:
                 commit_interval=self._settings.commit_interval,
                 retry_buffer=self._settings.retry_buffer,
                 offload=self._offload,
-                find_notes=lambda places: find_notes(self._settings, self._user, group, places),
                 next_generation=self._generations.__next__,
             )
         subscription.sources[topic] = source

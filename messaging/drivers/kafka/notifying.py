@@ -11,6 +11,7 @@ find out only by waiting until the message times out.
 
 from __future__ import annotations
 
+import copy
 import math
 import select
 from collections import deque
@@ -67,7 +68,7 @@ class NotifierConnection:
         self._plain = settings.wire == "oslo"
         """The predecessor writes no headers."""
         self._posted: deque[Callable[[], None]] = deque()
-        self._contact = Contact(settings, services, self._post, self._connected)
+        self._contact = Contact(settings, services, self._post, self._connected, self._checks)
         self._troubles = Troubles()
         self._producer: Producer | None = None
         self._user: configuration.Login = None
@@ -272,6 +273,12 @@ class NotifierConnection:
         elif user is not None:
             self._producer.set_sasl_credentials(*user)
 
+    def _checks(self) -> list[Callable[[float], object]]:
+        producer = self._producer
+        topic = next(iter(self._known), None)
+        # Without a topic it would ask for all of the cluster.
+        return [] if producer is None or topic is None else [lambda timeout: producer.list_topics(topic, timeout)]
+
     # Topics that were not seen yet
 
     def _release(self, now: float) -> None:
@@ -310,13 +317,7 @@ class NotifierConnection:
         while held:
             outgoing = held.popleft()
             if not outgoing.withdrawn:
-                self._news.append(
-                    unwritten(outgoing, error)
-                    if isinstance(error, ConnectFailed)
-                    else SentResult(
-                        outgoing, None, error if isinstance(error, Exception) else ConnectFailed(repr(error))
-                    )
-                )
+                self._news.append(_unsent(outgoing, error))
 
     # Telling and closing
 
@@ -407,3 +408,11 @@ class NotifierConnection:
     def counts(self) -> dict[str, int]:
         """See Connection."""
         return {"reconnects": self._contact.reconnects, "refused": self._refused}
+
+
+def _unsent(outgoing: Outgoing, cause: BaseException) -> SentResult:
+    """The news of a message whose topic could not be found."""
+    if isinstance(cause, ConnectFailed) or not isinstance(cause, MessagingError):
+        return unwritten(outgoing, cause)
+    # One error each, since whoever gets it may add to it.
+    return SentResult(outgoing, None, copy.copy(cause))

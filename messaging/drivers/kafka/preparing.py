@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     TopicCollection,
@@ -28,7 +27,7 @@ from messaging.drivers.kafka.options import KafkaSettings
 from messaging.drivers.kafka.reasons import code_of, missing_topic, of_connection
 from messaging.errors import ConnectFailed, MessagingError, Rejected
 
-__all__ = ["Prepared", "find_notes", "find_topics", "prepare"]
+__all__ = ["Prepared", "find_topics", "prepare"]
 
 _NO_OFFSET = -1001
 _ROUNDS = 5
@@ -136,7 +135,8 @@ def prepare(
     from_beginning: bool,
 ) -> Prepared:
     """Make a consumer whose group has positions; see above. Raises what `find_topics` does."""
-    wanted = [*topics, *(name for name in (retry, dead) if name is not None)]
+    # Of dead letters the topic is both.
+    wanted = list(dict.fromkeys([*topics, *(name for name in (retry, dead) if name is not None)]))
     create = settings.create_topics != "no"
     counts = find_topics(settings, user, wanted, create=create, listens=True)
     troubles = Troubles()
@@ -152,23 +152,6 @@ def prepare(
         failure = troubles.outage() or (of_connection(reason) if reason is not None else ConnectFailed(str(error)))
         raise failure from error
     return Prepared(consumer, troubles, [*topics, *([retry] if retry is not None else [])])
-
-
-def find_notes(
-    settings: KafkaSettings, user: configuration.Login, group: str, places: Sequence[TopicPartition]
-) -> dict[tuple[str, int], str | None]:
-    """Return the notes beside the committed positions of a group.
-
-    Over a client of its own: a consumer that is being polled makes every other call wait for tens of seconds.
-    """
-    conf = configuration.urgent(configuration.common(settings, user, clients.client_id(settings.client_id, "notes")))
-    wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(each.topic, each.partition) for each in places])
-    timeout = settings.connect_timeout
-    futures = clients.ask(
-        conf, lambda admin: admin.list_consumer_group_offsets([wanted], request_timeout=timeout), timeout
-    )
-    found = futures[group].result().topic_partitions
-    return {(each.topic, each.partition): each.metadata for each in found}
 
 
 def _set_positions(consumer: Consumer, topic: str, count: int, from_beginning: bool, timeout: float) -> None:

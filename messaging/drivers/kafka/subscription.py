@@ -51,6 +51,8 @@ _LONG_HOLD = 1.0
 """Seconds without room after which the partitions are paused."""
 _HOLD_LOOK = 0.1
 """Seconds between two polls of paused partitions."""
+_ANSWER = 5.0
+"""Seconds for a broker to say what was committed."""
 _DENIED = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -85,7 +87,6 @@ class Subscription:
         commit_interval: float,
         retry_buffer: int,
         offload: Offload,
-        find_notes: Callable[[Sequence[TopicPartition]], Any],
         next_generation: Callable[[], int],
     ) -> None:
         self.group = group
@@ -108,8 +109,6 @@ class Subscription:
         self._clock = clock
         self._retry_buffer = retry_buffer
         self._offload = offload
-        self._find_notes = find_notes
-        """Blocks; returns the notes of the group's commits by topic and partition."""
         self._next_generation = next_generation
         self._assignment = Assignment()
         self.commits = Commits(group, self._assignment, commit_interval, clock)
@@ -154,6 +153,20 @@ class Subscription:
                 on_lost=self._were_lost,
             )
 
+    def check(self) -> Callable[[float], object] | None:
+        """A question to a broker over this consumer; not while it is polled."""
+        consumer = self._consumer
+        topic = next(iter(self.sources), None)
+        if consumer is None or topic is None:
+            return None
+
+        def ask(timeout: float) -> None:
+            consumer.list_topics(topic, timeout)
+            # Over the connection to the coordinator of its group.
+            consumer.committed([TopicPartition(topic, 0)], timeout=timeout)
+
+        return ask
+
     def refuse(self, topics: Sequence[str], error: BaseException) -> None:
         """These of its topics cannot be read."""
         for topic in topics:
@@ -179,18 +192,22 @@ class Subscription:
             self._assignment.add(partition)
         self._asking += 1
         if not fresh:
-            self._noted([], {}, None)
+            self._noted([], [], None)
             return
+        wanted = [TopicPartition(each.topic, each.number) for each in fresh]
         # Not in here: it is a round trip, and a broker that stands still would hold up the pump.
-        self._offload(lambda: self._find_notes(places), lambda found, error: self._noted(fresh, found, error))
+        self._offload(
+            lambda: consumer.committed(wanted, timeout=_ANSWER), lambda found, error: self._noted(fresh, found, error)
+        )
         # What is new is not paused.
         self._paused = False
 
     def _noted(self, fresh: list[Partition], found: Any, error: BaseException | None) -> None:
         """Take how far the partitions were handed out before."""
         self._asking -= 1
+        notes = {(each.topic, each.partition): each.metadata for each in found or ()}
         for partition in fresh:
-            partition.again_before = parse_note((found or {}).get((partition.topic, partition.number)))
+            partition.again_before = parse_note(notes.get((partition.topic, partition.number)))
         if error is not None:
             _log.info("group %s: what was handed out before is not known: %s", self.group, error)
         if self.life is Life.JOINING:
@@ -234,12 +251,14 @@ class Subscription:
     @property
     def has_room(self) -> bool:
         """Whether messages are to be read now."""
+        if self._asking or self._consumer is None:
+            return False
         if self.life is Life.JOINING:
             return True
         # A large window is refilled in large steps.
         window = self.window
         step = window // 8 if window >= 512 else 1
-        return self.life is Life.LIVE and not self._asking and window - self._assignment.unsettled >= step
+        return self.life is Life.LIVE and window - self._assignment.unsettled >= step
 
     @property
     def due(self) -> float:
@@ -301,10 +320,8 @@ class Subscription:
         now = self._clock()
         if self._held_since == math.inf:
             self._held_since = now
-        if self._asking:
-            # For a moment only; the library has to be heard meanwhile.
-            self._serve(consumer)
-        elif now - self._held_since >= _LONG_HOLD and now - self._looked >= _HOLD_LOOK:
+        # Not while it is asked something: a consumer that is polled keeps such an answer back for many seconds.
+        if not self._asking and now - self._held_since >= _LONG_HOLD and now - self._looked >= _HOLD_LOOK:
             self._looked = now
             if not self._paused:
                 self._paused = True

@@ -212,7 +212,7 @@ def _stale_settlements(bare: Bare) -> int:
 
 
 @deliveries.add(
-    "What was delivered before a cut is stale after it: settling it does nothing.",
+    "What was delivered before a cut is stale after it, and settling it does nothing; or its subscription survives.",
     needs=("acceptance=backend",),
     hooks=("disconnect",),
 )
@@ -226,11 +226,16 @@ def stale_after_a_cut(case: Case) -> None:
     (old,) = receiver.take()
     case.cut(receiver.connection)
     receiver.until(lambda: State.LOST in receiver.events.states, "LOST after the cut")
-    check(old.stale, "the delivery of a lost subscription is not marked as stale")
     before = _stale_settlements(receiver)
+    survives = not old.stale
     receiver.settle([old])
     receiver.until(lambda: source in receiver.events.subscribed, "the subscription after the cut")
-    check(_stale_settlements(receiver) > before, "the settlement of a stale delivery is not counted")
+    if survives:
+        # Its subscription has, and so the settlement must hold.
+        check(case.capabilities.settle == "cumulative", "the delivery of a lost subscription is not marked as stale")
+        receiver.until(lambda: old in receiver.events.settled, "the settlement of what has survived the cut")
+    else:
+        check(_stale_settlements(receiver) > before, "the settlement of a stale delivery is not counted")
     if case.capabilities.redelivers == "on_loss":
         together([sender, receiver], lambda: receiver.events.deliveries, "the delivery comes again")
         (again,) = receiver.take()
@@ -266,12 +271,16 @@ def answers_at_a_cut(case: Case) -> None:
         check(isinstance(error, ConnectionLost), f"message {number} ended with {error!r}")
         known = Delivered.NO if message.stage is None else Delivered.MAYBE
         equal(getattr(error, "delivered", None), known, f"delivered of message {number} at stage {message.stage}")
+    together(
+        [sender, receiver],
+        lambda: written <= {bytes(delivery.body) for delivery in receiver.events.deliveries},
+        "everything that was taken arrives",
+    )
     _turns([sender, receiver], 30)
     arrived = [bytes(delivery.body) for delivery in receiver.take()]
     equal(len(arrived), len(set(arrived)), "different messages among those that arrived")
     unwritten = {b"%d" % number for number, message in enumerate(messages) if message.stage is None}
     equal(unwritten & set(arrived), set(), "messages that arrived though they were answered with NO")
-    equal(written - set(arrived), set(), "messages that are missing though they were taken")
 
 
 @deliveries.add(

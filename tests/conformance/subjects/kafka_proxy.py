@@ -1,0 +1,108 @@
+"""A TCP proxy in front of a Kafka broker that knows its clients by name, so that a test can break one connection.
+
+A Kafka client connects to wherever the broker announces itself, several times, and shows its sockets to nobody; but
+each of its requests names its `client.id`. What `cut` and `stall` do concerns the connections that are there at that
+moment; those that come later are not harmed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+from collections.abc import Iterator
+
+__all__ = ["KafkaProxy"]
+
+_NAME_AT = 14
+"""Bytes before the client's name in a request: size 4, kind 2, version 2, correlation id 4, length of the name 2."""
+
+
+class _Link:
+    """One connection through the proxy."""
+
+    def __init__(self, client: socket.socket, broker: socket.socket) -> None:
+        self.client = client
+        self.broker = broker
+        self.name = ""
+        self.moving = threading.Event()
+        self.moving.set()
+
+    def run(self) -> None:
+        try:
+            while True:
+                readable, _, _ = select.select([self.client, self.broker], [], [])
+                self.moving.wait()
+                for side in readable:
+                    data = side.recv(262_144)
+                    if not data:
+                        return
+                    if side is self.client and not self.name:
+                        length = int.from_bytes(data[_NAME_AT - 2 : _NAME_AT], "big")
+                        self.name = data[_NAME_AT : _NAME_AT + length].decode()
+                    (self.broker if side is self.client else self.client).sendall(data)
+        except OSError:
+            return
+        finally:
+            self.client.close()
+            self.broker.close()
+
+    def cut(self) -> None:
+        for side in (self.client, self.broker):
+            with contextlib.suppress(OSError):
+                side.shutdown(socket.SHUT_RDWR)
+
+
+class KafkaProxy:
+    """Listens on `port` and forwards to `broker_port`, both on 127.0.0.1, until `close`."""
+
+    def __init__(self, port: int, broker_port: int) -> None:
+        self._broker_port = broker_port
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self._links: list[_Link] = []
+        threading.Thread(target=self._accept, name="kafka-proxy", daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                broker = socket.create_connection(("127.0.0.1", self._broker_port))
+            except OSError:
+                client.close()
+                continue
+            for side in (client, broker):
+                side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            link = _Link(client, broker)
+            self._links = [each for each in self._links if each.client.fileno() >= 0] + [link]
+            threading.Thread(target=link.run, name="kafka-proxy-link", daemon=True).start()
+
+    def _of(self, name: str) -> list[_Link]:
+        return [link for link in self._links if link.name == name and link.client.fileno() >= 0]
+
+    def cut(self, name: str) -> None:
+        """Break every connection of a client."""
+        for link in self._of(name):
+            link.cut()
+
+    @contextlib.contextmanager
+    def stalled(self, name: str) -> Iterator[None]:
+        """Let no byte through on the connections that a client has now."""
+        links = self._of(name)
+        for link in links:
+            link.moving.clear()
+        try:
+            yield
+        finally:
+            for link in links:
+                link.moving.set()
+
+    def close(self) -> None:
+        """Break everything, and listen no more."""
+        self._listener.close()
+        for link in self._links:
+            link.moving.set()
+            link.cut()
