@@ -30,7 +30,7 @@ _READERS: dict[int, struct.Struct] = {
 _INT = struct.Struct(">ci")
 _LONG = struct.Struct(">cq")
 _DOUBLE = struct.Struct(">cd")
-_DECIMAL = struct.Struct(">cBI")
+_DECIMAL = struct.Struct(">cBi")
 _DEEPEST = 32
 """Tables in tables; a peer that nests deeper wants us to run out of stack."""
 

@@ -27,11 +27,11 @@ def rabbit(broker: Any, scheme: str = "rabbit", **options: Any) -> Subject:
 
     @contextmanager
     def blocked(_connection: Any) -> Iterator[None]:
-        broker.ctl("set_vm_memory_high_watermark", "0")
+        broker.block()
         try:
             yield
         finally:
-            broker.ctl("set_vm_memory_high_watermark", "0.4")
+            broker.unblock()
 
     return Subject(
         broker.url if scheme == "rabbit" else broker.url_for(scheme),
