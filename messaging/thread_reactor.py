@@ -36,6 +36,7 @@ __all__ = ["ThreadReactor"]
 
 _log = logging.getLogger(__name__)
 
+_CLOSED = State.CLOSED
 _CROWD = 0.05
 """Seconds for which nobody is let in after two callers have met: they would only make each other leave."""
 _BURIAL = 1.0
@@ -111,7 +112,7 @@ class ThreadReactor(Reactor):
         inbox = self._inbox
         hint = 0.0
         try:
-            while self.state is not State.CLOSED:
+            while self.state is not _CLOSED:
                 if inbox:
                     self._drain()
                 wait = self._wait()

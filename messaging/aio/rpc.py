@@ -71,8 +71,8 @@ class Client(BaseClient):
         """Call a method on one server (or the prepared one) and return its result; see `messaging.rpc.Client.call`."""
         if self._around:
             return await self._wrapped("call", ctxt, method, args, kwargs)
-        future, wake = self.transport.waiter()
-        request = self._request("call", ctxt, method, args, kwargs, wake)
+        future = self.transport.waiting()
+        request = self._request("call", ctxt, method, args, kwargs, future.wake)
         request.session.start(request)
         try:
             await future
@@ -152,8 +152,8 @@ class Client(BaseClient):
         kwargs: Any,
         operation: Operation | None,
     ) -> Any:
-        future, wake = self.transport.waiter()
-        request = self._request(kind, ctxt, method, args, kwargs, wake, operation)
+        future = self.transport.waiting()
+        request = self._request(kind, ctxt, method, args, kwargs, future.wake, operation)
         request.session.start(request)
         try:
             await future

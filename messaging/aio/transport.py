@@ -7,7 +7,7 @@ driver without a descriptor), ended operations are handed to the loop in batches
 from __future__ import annotations
 
 import asyncio
-import threading
+from _thread import get_ident
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
@@ -20,7 +20,7 @@ from messaging.reactor import Reactor
 from messaging.thread_reactor import ThreadReactor
 from messaging.transport import BaseTransport
 
-__all__ = ["Mailbox", "Transport", "open_transport"]
+__all__ = ["Mailbox", "Transport", "Waiting", "open_transport"]
 
 
 class Mailbox:
@@ -28,27 +28,17 @@ class Mailbox:
     inbox.
     """
 
-    __slots__ = ("_ident", "_loop", "_posted", "_waiting")
+    __slots__ = ("_loop", "_posted", "_waiting", "ident")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._ident = threading.get_ident()
+        self.ident = get_ident()
+        """The loop's thread."""
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._posted = False
 
-    def waker(self, future: asyncio.Future[Any]) -> Callable[[], None]:
-        """Return a function that resolves a future with None; thread-safe."""
-
-        def wake() -> None:
-            if threading.get_ident() == self._ident:
-                if not future.done():
-                    future.set_result(None)
-            else:
-                self._post(future)
-
-        return wake
-
-    def _post(self, future: asyncio.Future[Any]) -> None:
+    def post(self, future: asyncio.Future[Any]) -> None:
+        """Have a future resolved with None on its loop; any thread."""
         self._waiting.append(future)
         if not self._posted:
             self._posted = True
@@ -64,6 +54,21 @@ class Mailbox:
             future = self._waiting.popleft()
             if not future.done():
                 future.set_result(None)
+
+
+class Waiting(asyncio.Future[None]):
+    """What a task awaits for one operation; a method of it is made in half the time of a function that knows it."""
+
+    __slots__ = ("mailbox",)
+
+    mailbox: Mailbox
+
+    def wake(self) -> None:
+        """Resolve it with None, unless it is cancelled; thread-safe."""
+        if get_ident() != self.mailbox.ident:
+            self.mailbox.post(self)
+        elif not self.done():
+            self.set_result(None)
 
 
 class Transport(BaseTransport):
@@ -87,15 +92,21 @@ class Transport(BaseTransport):
             )
         return loop
 
-    def waiter(self) -> tuple[asyncio.Future[Any], Callable[[], None]]:
-        """Return a future of the running loop, and a thread-safe function that resolves it."""
+    def waiting(self) -> Waiting:
+        """Return a future of the running loop, with a thread-safe method that resolves it."""
         mailbox = self._mailbox
-        if mailbox is None or self._loop is None:
+        if mailbox is None:
             mailbox = self._mailbox = Mailbox(self.bind())
         elif asyncio.get_running_loop() is not self._loop:
             self.bind()
-        future: asyncio.Future[Any] = self._loop.create_future()  # type: ignore[union-attr]
-        return future, mailbox.waker(future)
+        future = Waiting(loop=self._loop)
+        future.mailbox = mailbox
+        return future
+
+    def waiter(self) -> tuple[Waiting, Callable[[], None]]:
+        """Return a future of the running loop, and a thread-safe function that resolves it."""
+        future = self.waiting()
+        return future, future.wake
 
     def _reactor(self, connect: Callable[[ConnectionEvents, Services], Connection], role: Role) -> Reactor:
         loop = self.bind()

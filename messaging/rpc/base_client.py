@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, Self
 import msgspec
 
 from messaging.codec import Serializer, convert, explain_unencodable
-from messaging.deadline import current_deadline, timeout_seconds
+from messaging.deadline import deadline_scope, timeout_seconds
 from messaging.drivers.base import Role
 from messaging.errors import (
     ConfigError,
@@ -345,7 +345,7 @@ class BaseClient:
         if kind == "call":
             code, route, timeout = 1, plan.route, plan.call_timeout
             deadline = now + timeout
-            inherited = current_deadline()
+            inherited = deadline_scope.get()
             if inherited is not None and inherited < deadline:
                 deadline = inherited
                 timeout = max(0.0, inherited - now)

@@ -228,7 +228,8 @@ class ServerCore(ServiceCore):
             id = f"anonymous-{id!r}-{self._count['received'].add()}"
         else:
             self._count["received"].add()
-        return InHand(delivery, id)
+        budget = delivery.budget
+        return InHand(delivery, id, delivery.reply_to, None if budget is None else delivery.received + budget)
 
     def _receive_closed(
         self, opener: Opener, receive: Callable[[Sequence[Delivery]], None], batch: Sequence[Delivery]
@@ -253,8 +254,10 @@ class ServerCore(ServiceCore):
         jobs = []
         done: list[Delivery] = []
         busy: list[Delivery] = []
+        in_hand = self._monitor.in_hand
+        room = 0 if self._state is ServiceState.DRAINING else self._inbox
         for delivery in batch:
-            if self._state is ServiceState.DRAINING or len(self._monitor.in_hand) >= self._inbox:
+            if len(in_hand) >= room:
                 self._count["busy"].add()
                 busy.append(delivery)
                 continue
@@ -329,6 +332,13 @@ class ServerCore(ServiceCore):
             # On a loop the coroutines start right here; only blocking methods go to the pool.
             for item in items:
                 self._serve(item)
+        elif self._inline:
+            for item in items:
+                try:
+                    self._serve(item)
+                except Exception:
+                    # Requests answer for their own errors; this is a bug in this library, and the others have to run.
+                    _log.exception("%s: a request failed", self._name())
         else:
             self._executor.submit([functools.partial(self._serve, item) for item in items])
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
+import msgspec
+
 from messaging.errors import NotStarted
 from messaging.message import Delivery
 from messaging.wire.native import Request
@@ -31,25 +33,20 @@ class RequestDeadline:
         return float("inf") if self.until is None else max(0.0, self.until - time.monotonic())
 
 
-class CurrentRequest:
+class CurrentRequest(msgspec.Struct, eq=False):
     """The request that a handler is serving; read-only for handlers, thread-safe.
 
     It is made for every request and asked by few handlers, so it keeps what it was made from and looks things up when
     asked.
     """
 
-    __slots__ = ("_body", "_delivery", "_version", "context", "gave_up", "message_id", "until")
-
-    def __init__(
-        self, delivery: Delivery, body: Request, version: str, context: Any, message_id: str, until: float | None
-    ) -> None:
-        self._delivery = delivery
-        self._body = body
-        self._version = version
-        self.context = context
-        self.message_id = message_id
-        self.until = until
-        self.gave_up = False
+    _delivery: Delivery
+    _body: Request
+    _version: str
+    context: Any
+    message_id: str
+    until: float | None
+    gave_up: bool = False
 
     @property
     def headers(self) -> Mapping[str, Any]:

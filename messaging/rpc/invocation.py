@@ -29,6 +29,7 @@ __all__ = ["Around", "Invocation", "Invoker"]
 
 _log = logging.getLogger(__name__)
 
+_RESULT = int(Kind.RESULT)
 _SHORT = 1_000
 """Characters that are left of the text of an error which is too large to be sent whole."""
 
@@ -36,19 +37,14 @@ Around = Callable[[CurrentRequest], Any]
 """Given the request, returns a context manager in which the handler runs: tracing, authorisation, database sessions."""
 
 
-class Invocation:
+class Invocation(msgspec.Struct, eq=False):
     """A request that is ready to run: its method was found and its arguments fit."""
 
-    __slots__ = ("arguments", "context", "current", "item", "method")
-
-    def __init__(
-        self, item: InHand, method: Method, current: CurrentRequest, context: Any, arguments: dict[str, Any]
-    ) -> None:
-        self.item = item
-        self.method = method
-        self.current = current
-        self.context = context
-        self.arguments = arguments
+    item: InHand
+    method: Method
+    current: CurrentRequest
+    context: Any
+    arguments: dict[str, Any]
 
 
 class Invoker:
@@ -161,7 +157,7 @@ class Invoker:
         try:
             if self._serializer is not None:
                 value = self._serializer.serialize_entity(invocation.context, value)
-            body = self._wire.encode_answer(Result(VERSION, Kind.RESULT, 0, value, self._server), item.delivery.body)
+            body = self._wire.encode_answer(Result(VERSION, _RESULT, 0, value, self._server), item.delivery.body)
         except EncodeError as error:
             told = EncodeError(
                 f"the result of {method.name}, of type {type(value).__name__}, cannot be sent: {error}; "

@@ -14,6 +14,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from messaging.errors import MessagingError
 from messaging.message import CORRELATION_ID, Delivery, Outcome, Outgoing, Route, by_source
 from messaging.reactor import Reactor
@@ -33,25 +35,22 @@ _SIGN_LIFE = 3.0
 """Seconds for which a sign of life is worth sending."""
 
 
-class InHand:
-    """One request from its receipt to its end."""
+class InHand(msgspec.Struct, eq=False):
+    """One request from its receipt to its end. A struct, as all that is made once per call: a third of the time."""
 
-    __slots__ = ("delivery", "gave_up", "id", "interval", "job", "late", "next_sign", "reply_to", "request", "until")
-
-    def __init__(self, delivery: Delivery, id: str) -> None:
-        self.delivery = delivery
-        self.id = id
-        self.reply_to = delivery.reply_to
-        self.until = None if delivery.budget is None else delivery.received + delivery.budget
-        """When nobody waits for it any more, on the connection's clock."""
-        self.gave_up = False
-        """Whether its caller has said that nobody waits any more."""
-        self.interval = 1.0
-        self.next_sign = 0.0
-        self.late = False
-        """Settled after the handler has returned, not before."""
-        self.request: CurrentRequest | None = None
-        self.job: CoroutineJob | None = None
+    delivery: Delivery
+    id: str
+    reply_to: str
+    until: float | None
+    """When nobody waits for it any more, on the connection's clock."""
+    gave_up: bool = False
+    """Whether its caller has said that nobody waits any more."""
+    interval: float = 1.0
+    next_sign: float = 0.0
+    late: bool = False
+    """Settled after the handler has returned, not before."""
+    request: CurrentRequest | None = None
+    job: CoroutineJob | None = None
 
 
 class Monitor:

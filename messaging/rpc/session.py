@@ -26,6 +26,7 @@ from messaging.wire.native import Kind
 __all__ = ["Call", "CallPolicy", "Cast", "Fanout", "RpcSession"]
 
 _log = logging.getLogger(__name__)
+_ANSWERS = (int(Kind.RESULT), int(Kind.FAILURE))
 
 REPLY_WINDOW = 100_000
 """Replies are never held back: each belongs to a call that this process made, so their number is bounded by its own
@@ -293,7 +294,7 @@ class RpcSession:
         kind_of = self._kind_of
         for delivery in batch:
             kind = kind_of(delivery.body)
-            if kind == Kind.RESULT or kind == Kind.FAILURE:
+            if kind in _ANSWERS:
                 call = take(delivery.headers.get(CORRELATION_ID, ""), None)
                 if call is None:
                     self.late.add()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import zmq
@@ -26,7 +25,7 @@ from messaging.drivers.zmq.runtime import Runtime
 from messaging.drivers.zmq.sender import Sender
 from messaging.errors import Cancelled, Closed, ConfigError, ConnectFailed, ConnectionLost, Delivered, Forked
 from messaging.matchmaker.base import Matchmaker, Record
-from messaging.message import Delivery, Outcome, Source, SourceKind
+from messaging.message import Source, SourceKind
 
 __all__ = ["ZmqConnection"]
 
@@ -76,6 +75,7 @@ class ZmqConnection:
         self._terminating = False
         self._terminated = False
         self.publish = self._sender.publish
+        self.settle = self._inbox.settle
 
     # The contract
 
@@ -141,10 +141,6 @@ class ZmqConnection:
             self._register(self._runtime.now)
             self._callers.announce()
         self._news.subscribed(source, "", Cancelled("unsubscribed", delivered=Delivered.NO))
-
-    def settle(self, deliveries: Sequence[Delivery], outcome: Outcome, delay: float = 0.0, reason: str = "") -> None:
-        """See Connection."""
-        self._inbox.settle(deliveries, outcome, reason)
 
     def close(self, grace: float) -> None:
         """See Connection."""
@@ -275,6 +271,8 @@ class ZmqConnection:
             self._sender.failed(failed)
 
     def _write_now(self) -> None:
+        # Between two turns, the end of the last one may be long past.
+        self._runtime.now = self._clock()
         self._flush(self._runtime.now)
 
     def _stalled(self, link: Link, now: float) -> None:

@@ -18,6 +18,9 @@ from messaging.message import Delivery, Outcome, Source, SourceKind
 
 __all__ = ["Inbox", "Subscription"]
 
+_ACCEPT = Outcome.ACCEPT
+_REQUEUE = Outcome.REQUEUE
+
 Tag = tuple[Link, int, "Subscription"]
 """What a delivery carries for us: who sent it, under which sequence number, to which subscription."""
 
@@ -150,8 +153,8 @@ class Inbox:
         link.refused.append((sequence, why, reason))
         self._runtime.mark(link)
 
-    def settle(self, deliveries: Sequence[Delivery], outcome: Outcome, reason: str) -> None:
-        """Note what goes back to the senders."""
+    def settle(self, deliveries: Sequence[Delivery], outcome: Outcome, delay: float = 0.0, reason: str = "") -> None:
+        """Note what goes back to the senders; see Connection."""
         news = self._runtime.news
         for delivery in deliveries:
             tag: Tag | None = delivery.tag
@@ -161,15 +164,16 @@ class Inbox:
                 news.pending = True
                 continue
             link, sequence, subscription = tag
-            if delivery not in subscription.unsettled:
+            try:
+                subscription.unsettled.remove(delivery)
+            except KeyError:
                 # Stale, or settled before; a second settlement means nothing.
                 self._runtime.count("stale_settlements")
                 continue
-            subscription.unsettled.remove(delivery)
             self._bytes -= len(delivery.body)
-            if outcome is Outcome.ACCEPT:
+            if outcome is _ACCEPT:
                 link.accepted.append(sequence)
-            elif outcome is Outcome.REQUEUE:
+            elif outcome is _REQUEUE:
                 link.refused.append((sequence, RETURNED, ""))
             else:
                 link.refused.append((sequence, REJECTED, reason))

@@ -27,10 +27,15 @@ from messaging.message import MESSAGE_ID, Outgoing, RouteKind, SentResult, Stage
 
 __all__ = ["Sender"]
 
+# A member of an enumeration costs 70 ns to look up, as much as a call.
 _TAKEN = Stage.TAKEN
-_MUCH = 16
+_REPLY = RouteKind.REPLY
+_ALL = RouteKind.ALL
+_POOLS = RouteKind.POOLS
+_MUCH = 32
 """So many messages queued for one process are written before the turn ends. With 64 calls in flight the two processes
-would otherwise take turns, each idle while the other works through all 64: 38,000 calls a second against 53,000.
+would otherwise take turns, each idle while the other works through all 64: 19 us per call, against 13 when 16 are
+written at a time and 10.5 with 32; each write costs 20 us.
 """
 _EARLY = 0.05
 """Seconds before its deadline at which a message with copies is answered with what is known, or a tenth of its time."""
@@ -55,7 +60,7 @@ class Sender:
     def publish(self, outgoing: Outgoing) -> None:
         """Queue a message where it goes; the hot paths come first."""
         route = outgoing.route
-        if route[0] is RouteKind.REPLY:
+        if route[0] is _REPLY:
             link = self._runtime.links.get(route[4])
             if link is None:
                 self._end(outgoing, gone())
@@ -80,10 +85,12 @@ class Sender:
                     self._peers.spread(choice, self._runtime.now)
                 return
         kind = route[0]
-        if kind is RouteKind.ALL or kind is RouteKind.POOLS:
-            self._copy(outgoing, self._runtime.now)
+        # Messages are published between two turns as well, when `now` may be long past.
+        now = self._runtime.clock()
+        if kind is _ALL or kind is _POOLS:
+            self._copy(outgoing, now)
         else:
-            self._place(outgoing, self._runtime.now)
+            self._place(outgoing, now)
 
     def _copy(self, outgoing: Outgoing, now: float, since: float | None = None) -> None:
         """Make a copy for each server or pool."""
@@ -149,12 +156,13 @@ class Sender:
         """A process has settled messages."""
         take = link.unsettled.pop
         awaited = link.awaited
+        refusals = bool(self._refusals)
         for sequence in batch.accepted:
             item = take(sequence, None)
             if item is None:
                 self._runtime.count("late_settlements")
                 continue
-            if self._refusals:
+            if refusals:
                 self._refusals.forget(item, None)
             if isinstance(item, Copy):
                 item.group.copy_ended(item, None)
@@ -162,7 +170,7 @@ class Sender:
             item.stage = _TAKEN
             if item.confirm:
                 self._news.ended(item, _TAKEN, None, link.address)
-            elif item.headers.get(MESSAGE_ID) in awaited and item.token is not None:
+            elif awaited and item.token is not None and item.headers.get(MESSAGE_ID) in awaited:
                 # With its answer, a call has no use for the news that it was taken.
                 self._news.ended(item, _TAKEN, None, link.address)
         for sequence, why, reason in batch.refused:
