@@ -42,7 +42,7 @@ def test_no_queue_is_what_newer_brokers_refuse(queue_type: str) -> None:
     exclusive. An exclusive one would not outlive a reconnect.
     """
     for queue in queues(topology(queue_type=queue_type)):
-        assert queue.durable and not queue.exclusive and not queue.auto_delete, queue
+        assert (queue.durable, queue.exclusive, queue.auto_delete) == (True, False, False), queue
 
 
 def test_the_type_of_a_queue_is_always_said() -> None:

@@ -73,7 +73,7 @@ class RabbitConnection:
         *,
         make_client: MakeClient,
         topology: Callable[[str], Topology],
-        answers_survive: bool,
+        direct_replies: bool,
     ) -> None:
         self._settings = settings
         self._role = role
@@ -83,7 +83,7 @@ class RabbitConnection:
         self._clock = services.clock
         self._tls = tls_of(settings)
         self._hosts = Hosts(settings.url.hosts, services.random)
-        self._answers_survive = answers_survive
+        self._answers_survive = not direct_replies
         identity = secrets.token_hex(8)
         self._identity = identity
         self.stream = Stream(settings.coalesce)
@@ -98,6 +98,7 @@ class RabbitConnection:
             identity=identity,
             max_body=settings.max_body,
             clock=services.clock,
+            direct_replies=direct_replies,
         )
         self._subscriptions = Subscriptions(
             self._channels,
@@ -106,6 +107,7 @@ class RabbitConnection:
             declare=settings.declare,
             clock=services.clock,
             random=services.random,
+            direct_returned=self._publisher.direct_returned,
         )
         self._settling = Settling(self._subscriptions, self._publisher, made, self.stream)
         self._client: Client | None = None
@@ -523,7 +525,9 @@ class RabbitConnection:
             told, subscriptions.news = subscriptions.news, []
             for source, address, error in told:
                 if source.kind is SourceKind.REPLY:
+                    found = subscriptions.replies()
                     publisher.reply_address = address
+                    publisher.answers_come_to(found.channel if found is not None and error is None else None)
                 events.on_subscribed(source, address, error)
         settling = self._settling
         if settling.news:

@@ -44,18 +44,20 @@ def broker_connection(
     make_client: MakeClient,
 ) -> RabbitConnection:
     """Make a connection that speaks through a client library; no I/O yet."""
+    # Only a client has nothing but answers at its address; a server is told of cancellations there.
+    direct = settings.replies == "direct" and role is base.Role.RPC_CLIENT
     return RabbitConnection(
         settings,
         role,
         events,
         services,
         make_client=make_client,
-        topology=_topology(settings, role),
-        answers_survive=settings.replies == "queue",
+        topology=_topology(settings, direct),
+        direct_replies=direct,
     )
 
 
-def _topology(settings: RabbitSettings, role: base.Role) -> Callable[[str], Topology]:
+def _topology(settings: RabbitSettings, direct: bool) -> Callable[[str], Topology]:
     if settings.wire == "oslo":
         return partial(
             OsloTopology,
@@ -72,6 +74,5 @@ def _topology(settings: RabbitSettings, role: base.Role) -> Callable[[str], Topo
         expires=settings.expires,
         topic_expires=settings.topic_expires,
         max_length=settings.max_length,
-        # Only a client has nothing but answers at its address; a server is told of cancellations there.
-        direct_replies=settings.replies == "direct" and role is base.Role.RPC_CLIENT,
+        direct_replies=direct,
     )

@@ -50,7 +50,7 @@ Item = Outgoing | DriverCopy
 class Lane(ChannelOwner):
     """One channel for messages out."""
 
-    __slots__ = ("_channels", "_publisher", "channel", "confirms", "copies", "open", "outbox", "unconfirmed")
+    __slots__ = ("_channels", "_publisher", "channel", "confirms", "copies", "lodges", "open", "outbox", "unconfirmed")
 
     def __init__(self, publisher: Publisher, channels: Channels, confirmed: bool) -> None:
         self._publisher = publisher
@@ -61,14 +61,21 @@ class Lane(ChannelOwner):
         self.copies: deque[DriverCopy] = deque()
         self.channel: int | None = None
         self.open = False
+        self.lodges = False
+        """Whether it has no channel of its own: what asks for direct answers has to go where they are received."""
 
     def __bool__(self) -> bool:
         return bool(self.outbox) or bool(self.copies)
 
     def begin(self) -> None:
         """Ask for the channel."""
-        if self.channel is None and self._channels.alive:
+        if self.channel is None and self._channels.alive and not self.lodges:
             self.channel = self._channels.open(self)
+
+    def lodge(self, channel: int | None) -> None:
+        """Use the channel of another owner from now on; None: it is gone."""
+        self.channel = channel
+        self.open = channel is not None
 
     def on_channel_open(self) -> None:
         """See ChannelOwner."""
@@ -127,6 +134,7 @@ class Publisher:
         identity: str,
         max_body: int,
         clock: Callable[[], float],
+        direct_replies: bool,
     ) -> None:
         self._channels = channels
         self._declarations = declarations
@@ -137,6 +145,7 @@ class Publisher:
         self._clock = clock
         self._confirmed = Lane(self, channels, True)
         self._plain = Lane(self, channels, False)
+        self._plain.lodges = direct_replies
         self._lanes = (self._confirmed, self._plain)
         self._parked: dict[tuple[str, str, bool], Outbox] = {}
         self._count = 0
@@ -159,7 +168,17 @@ class Publisher:
         if len(outgoing.body) > self._max_body:
             self.tell(SentResult(outgoing, None, self._too_large(len(outgoing.body))))
             return
-        (self._confirmed if outgoing.confirm else self._plain).outbox.push(outgoing)
+        confirmed = outgoing.confirm and not (outgoing.reply_to and self._plain.lodges)
+        (self._confirmed if confirmed else self._plain).outbox.push(outgoing)
+
+    def answers_come_to(self, channel: int | None) -> None:
+        """With direct replies: the channel on which they are received, or None when it is gone."""
+        if self._plain.lodges:
+            self._plain.lodge(channel)
+
+    def direct_returned(self, text: str, properties: Properties) -> None:
+        """A message came back on the channel where the lane lodges."""
+        self._plain.on_returned(text, properties)
 
     def copy(self, copy: DriverCopy) -> None:
         """Take a message of the driver's own."""
@@ -273,8 +292,12 @@ class Publisher:
             message_id = properties.message_id or ""
             if lane.confirms is not None:
                 lane.confirms.written(outgoing, message_id)
-            elif address.mandatory:
-                lane.unconfirmed.written(outgoing, message_id)
+            else:
+                if address.mandatory:
+                    lane.unconfirmed.written(outgoing, message_id)
+                if outgoing.confirm:
+                    # Nobody confirms it here: that it was written is all that will be told.
+                    self.tell(SentResult(outgoing, Stage.WRITTEN))
 
     def _write_copy(self, lane: Lane, copy: DriverCopy, now: float) -> None:
         address = copy.address

@@ -317,6 +317,11 @@ class Subscription(ChannelOwner):
         self._consumers = {}
         self._acked = self._undone = 0
 
+    @property
+    def channel(self) -> int | None:
+        """Its channel, while it has one."""
+        return self._channel
+
     def restored(self) -> None:
         """Everything is back: the next failure is answered quickly again."""
         self._backoff.reset()
@@ -360,6 +365,10 @@ class Subscription(ChannelOwner):
                     return
             self.outstanding[tag] = delivery
         self._hand_out(delivery)
+
+    def on_returned(self, text: str, properties: Properties) -> None:
+        """See ChannelOwner: what asks for direct answers is published where they are received."""
+        self._owner.direct_returned(text, properties)
 
     def on_unreadable(self, tag: int) -> None:
         """See ChannelOwner."""

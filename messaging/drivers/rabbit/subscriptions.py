@@ -14,6 +14,7 @@ from messaging.backoff import Backoff
 from messaging.drivers.rabbit.channels import Channels
 from messaging.drivers.rabbit.declarations import Declarations
 from messaging.drivers.rabbit.methods import Method
+from messaging.drivers.rabbit.properties import Properties
 from messaging.drivers.rabbit.subscription import Phase, Subscription
 from messaging.drivers.rabbit.topology import Topology
 from messaging.errors import Cancelled
@@ -39,6 +40,7 @@ class Subscriptions:
         declare: bool,
         clock: Callable[[], float],
         random: Callable[[], float],
+        direct_returned: Callable[[str, Properties], None],
     ) -> None:
         self._channels = channels
         self._declarations = declarations
@@ -46,6 +48,7 @@ class Subscriptions:
         self.declare = declare
         self.clock = clock
         self._random = random
+        self.direct_returned = direct_returned
         self._by_source: dict[Source, Subscription] = {}
         self._by_generation: dict[int, Subscription] = {}
         self._lingering: set[Subscription] = set()
