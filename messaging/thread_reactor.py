@@ -141,6 +141,8 @@ class ThreadReactor(Reactor):
             and self.holding.reply_ready
             and self.clock() >= self._crowded_until
             and self._subscriptions.only_replies()
+            # A caller in a library that blocks could not leave at its deadline.
+            and self.capabilities.pump_stall == 0.0
         )
 
     def _park(self) -> None:

@@ -138,11 +138,19 @@ class Notifier(BaseNotifier, Verbs[_Awaited]):
         future, wake = self.transport.waiter()
         sent = self._start(event, key, wake, True)
         if sent.sendings:
+            first = sent.sendings[0]
+            timer = self.transport.see_to_deadline(
+                first.deadline - first.session.operations.reactor.clock(),
+                lambda: self._abandon(sent, lambda sending: sending.expired()),
+            )
             try:
                 await future
             except asyncio.CancelledError:
                 self._abandon(sent, lambda sending: Cancelled("the task was cancelled"))
                 raise
+            finally:
+                if timer is not None:
+                    timer.cancel()
         return sent
 
 

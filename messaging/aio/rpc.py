@@ -69,7 +69,7 @@ class Client(BaseClient):
     async def call(self, ctxt: Mapping[str, Any] | None, method: str, /, **kwargs: Any) -> Any: ...
     async def call(self, ctxt: Mapping[str, Any] | None, method: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call a method on one server (or the prepared one) and return its result; see `messaging.rpc.Client.call`."""
-        if self._around:
+        if self._around or self.transport.capabilities.pump_stall:
             return await self._wrapped("call", ctxt, method, args, kwargs)
         future = self.transport.waiting()
         request = self._request("call", ctxt, method, args, kwargs, future.wake)
@@ -154,12 +154,20 @@ class Client(BaseClient):
     ) -> Any:
         future = self.transport.waiting()
         request = self._request(kind, ctxt, method, args, kwargs, future.wake, operation)
-        request.session.start(request)
+        session = request.session
+        session.start(request)
+        timer = self.transport.see_to_deadline(
+            request.deadline - session.operations.reactor.clock(),
+            lambda: session.abandon(request, request.expired()),
+        )
         try:
             await future
         except asyncio.CancelledError:
-            request.session.abandon(request, Cancelled("the task was cancelled"))
+            session.abandon(request, Cancelled("the task was cancelled"))
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
         return self._value(request, method)
 
 

@@ -108,6 +108,12 @@ class Transport(BaseTransport):
         future = self.waiting()
         return future, future.wake
 
+    def see_to_deadline(self, seconds: float, give_up: Callable[[], object]) -> asyncio.TimerHandle | None:
+        """Have the loop call `give_up` after so many seconds where the connection's own owner may be late, because its
+        library blocks; returns what is to be cancelled.
+        """
+        return self.bind().call_later(seconds, give_up) if self.capabilities.pump_stall > 0.0 else None
+
     def _reactor(self, connect: Callable[[ConnectionEvents, Services], Connection], role: Role) -> Reactor:
         loop = self.bind()
         if self.capabilities.pump_stall == 0.0 and hasattr(loop, "add_reader"):
