@@ -15,6 +15,7 @@ import pytest
 import messaging
 from messaging import rpc
 from messaging.counters import OUTCOMES
+from tests.brokers import Rabbit
 from tests.faults.history import Entry, History, Recorder, read
 from tests.faults.processes import Worker, until
 
@@ -119,6 +120,13 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture(scope="session")
+def mistreated_rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit]:
+    """A RabbitMQ that tests may stop, kill, fill and frighten, if they leave it running and well."""
+    with Rabbit(tmp_path_factory.mktemp("mistreated-rabbit")) as broker:
+        yield broker
 
 
 @pytest.fixture

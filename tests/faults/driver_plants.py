@@ -141,16 +141,6 @@ def forgets_to_persist() -> None:
     NativeTopology._address = transient  # type: ignore[method-assign]
 
 
-def tries_a_refused_login_again() -> None:
-    """A refused login is taken for a broken connection."""
-    from messaging.drivers.rabbit.connection import RabbitConnection
-
-    def always(self: RabbitConnection, cause: Exception) -> float:
-        return self._hosts.delay()
-
-    RabbitConnection._retry_in = always  # type: ignore[method-assign]
-
-
 def trusts_the_network() -> None:
     """A broker that is silent is believed to be well."""
     from messaging.drivers.rabbit.connection import RabbitConnection
@@ -174,7 +164,6 @@ DRIVER_PLANTS: dict[str, Callable[[], None]] = {
         overstays,
         reconnects_in_step,
         forgets_to_persist,
-        tries_a_refused_login_again,
         trusts_the_network,
     )
 }

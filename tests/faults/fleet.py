@@ -6,6 +6,7 @@ seconds, is had by every scheme and by every planted bug at the same time.
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Collection
@@ -14,7 +15,7 @@ from typing import Any
 
 from tests.brokers import Rabbit
 from tests.faults.conftest import Stage
-from tests.faults.history import History
+from tests.faults.history import Entry, History
 from tests.faults.processes import Worker, until
 
 __all__ = ["SCHEMES", "Fleet", "events_pool", "requests_queue"]
@@ -39,6 +40,8 @@ class Fleet(Stage):
         self.plant = plant
         self.options = transport or {}
         self.receivers: dict[str, Worker] = {}
+        self._entries: list[Entry] = []
+        self._read = 0
 
     def sender(self, **settings: Any) -> Worker:
         """Start the process that sends; it is ready when it says so."""
@@ -63,6 +66,22 @@ class Fleet(Stage):
             f"{number} effects of each of {names}: {[self.count(name, since) for name in names]}",
             within,
         )
+
+    def entries(self, kind: str = "") -> list[Entry]:
+        """See Stage. What was read before is not read again: it is asked for often, and there is much of it."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._read)
+                whole, end, _ = file.read().rpartition(b"\n")
+        except FileNotFoundError:
+            return []
+        self._read += len(whole + end)
+        self._entries += [Entry(*json.loads(line)) for line in whole.splitlines()]
+        return [entry for entry in self._entries if not kind or entry.kind == kind]
+
+    def history(self) -> History:
+        """See Stage."""
+        return History(sorted(self.entries()))
 
     def count(self, name: str, since: float = 0.0) -> int:
         """How many effects a receiver has had since a time."""

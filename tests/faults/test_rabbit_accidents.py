@@ -64,12 +64,13 @@ def wait_for_arrivals(fleets: dict[str, Fleet], since: float, within: float) -> 
 
 
 @pytest.fixture(scope="module")
-def episode(tmp_path_factory: pytest.TempPathFactory) -> Episode:
+def episode(tmp_path_factory: pytest.TempPathFactory, mistreated_rabbit: Rabbit) -> Episode:
     """Have all accidents, each after the last one is over."""
     directory = tmp_path_factory.mktemp("accidents")
     told = Episode()
     fleets: dict[str, Fleet] = {}
-    with Rabbit(directory / "broker") as broker, Stall() as stall:
+    broker = mistreated_rabbit
+    with Stall() as stall:
         try:
             for name in (*SCHEMES, "swallows_no_route"):
                 scheme, plant = (name, "") if name in SCHEMES else ("rabbit", name)

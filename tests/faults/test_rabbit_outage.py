@@ -43,11 +43,14 @@ def start(fleet: Fleet) -> None:
 
 
 @pytest.fixture(scope="module", params=["killed", "restarted"])
-def outage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Outage:
+def outage(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, mistreated_rabbit: Rabbit
+) -> Outage:
     """Let the broker go under load, while one listener stands still and its queue fills, and have it back."""
     directory = tmp_path_factory.mktemp(f"outage-{request.param}")
     fleets: dict[str, Fleet] = {}
-    with Rabbit(directory / "broker") as broker, Stall() as stall:
+    broker = mistreated_rabbit
+    with Stall() as stall:
         try:
             for scheme in SCHEMES:
                 fleets[scheme] = Fleet(directory / scheme, broker, scheme)

@@ -25,13 +25,6 @@ TIMEOUT = 1.5
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit]:
-    """A broker of this module's own."""
-    with Rabbit(tmp_path_factory.mktemp("broker")) as started:
-        yield started
-
-
 @contextmanager
 def loaded(directory: Path, broker: Rabbit, bug: str) -> Iterator[dict[str, Fleet]]:
     """A fleet for each scheme, and one with a bug, all of them busy."""
@@ -104,14 +97,14 @@ def doubtful(history: History, since: float, until: float) -> list[str]:
     ]
 
 
-def test_a_broker_out_of_memory(tmp_path: Path, broker: Rabbit) -> None:
+def test_a_broker_out_of_memory(tmp_path: Path, mistreated_rabbit: Rabbit) -> None:
     """While the alarm is up everything ends at its deadline, proven not delivered, no connection is lost, and what was
     confirmed arrives; a second after its end everything passes. Planted: a driver that does not listen to the alarm
     writes on, and nobody knows what becomes of it.
     """
     bug = "hides_blocked"
-    with Stall() as stall, loaded(tmp_path, broker, bug) as fleets:
-        broker.block()
+    with Stall() as stall, loaded(tmp_path, mistreated_rabbit, bug) as fleets:
+        mistreated_rabbit.block()
         try:
             for scheme in SCHEMES:
                 until(lambda: states(fleets[scheme]) == {"blocked"}, f"{scheme} is told")  # noqa: B023
@@ -119,7 +112,7 @@ def test_a_broker_out_of_memory(tmp_path: Path, broker: Rabbit) -> None:
             until(lambda: time.monotonic() > told + 2 * TIMEOUT + 0.3, "an operation of every thread has ended")
         finally:
             cleared = time.monotonic()
-            broker.unblock()
+            mistreated_rabbit.unblock()
         over = time.monotonic()
         resumed = arrives(fleets, over, 5.0)
         reconnects = {scheme: fleets[scheme].load.ask("stats")["driver.reconnects"] for scheme in SCHEMES}
@@ -132,14 +125,14 @@ def test_a_broker_out_of_memory(tmp_path: Path, broker: Rabbit) -> None:
     assert doubtful(histories[bug], told, cleared) != []
 
 
-def test_a_stalled_broker(tmp_path: Path, broker: Rabbit) -> None:
+def test_a_stalled_broker(tmp_path: Path, mistreated_rabbit: Rabbit) -> None:
     """A broker that is stopped, its connections open, is noticed within two heartbeats, in every process; when it goes
     on everything passes again. Planted: a driver that trusts the network notices nothing.
     """
     bug = "trusts_the_network"
     noticed: dict[str, float] = {}
-    with Stall() as stall, loaded(tmp_path, broker, bug) as fleets:
-        broker.pause()
+    with Stall() as stall, loaded(tmp_path, mistreated_rabbit, bug) as fleets:
+        mistreated_rabbit.pause()
         begun = time.monotonic()
         try:
 
@@ -153,7 +146,7 @@ def test_a_stalled_broker(tmp_path: Path, broker: Rabbit) -> None:
 
             until(look, "this cannot fail")
         finally:
-            broker.resume()
+            mistreated_rabbit.resume()
         back = time.monotonic()
         resumed = arrives(fleets, back, 8.0)
         histories = stopped(fleets)
@@ -166,7 +159,7 @@ def test_a_stalled_broker(tmp_path: Path, broker: Rabbit) -> None:
         assert_honest(histories[scheme], stall.worst)
 
 
-def test_a_handler_that_is_busy_for_three_heartbeats(tmp_path: Path, broker: Rabbit) -> None:
+def test_a_handler_that_is_busy_for_three_heartbeats(tmp_path: Path, mistreated_rabbit: Rabbit) -> None:
     """A handler that computes for that long costs its process no connection, and its caller gets its answer. Planted: a
     handler on the thread that keeps the connection, which the broker then closes.
     """
@@ -176,7 +169,7 @@ def test_a_handler_that_is_busy_for_three_heartbeats(tmp_path: Path, broker: Rab
     try:
         for name in (*SCHEMES, "inline"):
             scheme = name if name in SCHEMES else "rabbit"
-            fleets[name] = fleet = Fleet(tmp_path / name, broker, scheme, transport={"heartbeat": HEARTBEAT})
+            fleets[name] = fleet = Fleet(tmp_path / name, mistreated_rabbit, scheme, transport={"heartbeat": HEARTBEAT})
             options = {} if name in SCHEMES else {"executor": "inline"}
             fleet.worker("service", server=name, topic=fleet.topic, transport=fleet.options, options=options)
         workers = {name: fleet._workers[0] for name, fleet in fleets.items()}

@@ -1,0 +1,258 @@
+"""Processes that die by SIGKILL around a RabbitMQ that lives: listeners, servers with calls in their handlers, callers
+with a thousand open calls. And what a broker sees of its clients: a crowd that comes back, a password that is wrong.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import messaging
+from messaging import AuthFailed, Delivered, MessagingError, ServerLost, rpc
+from messaging.drivers.rabbit.connection import RabbitConnection
+from tests.brokers import Rabbit
+from tests.faults.fleet import SCHEMES, Fleet
+from tests.faults.history import History
+from tests.faults.processes import Stall, Worker, until
+
+LEARN = 4.0
+"""Seconds within which callers hear of a dead server: three signs that are missed, and a look every half second."""
+SLOW = {"serves": False, "seconds": 0.01, "listener_options": {"slots": 4}}
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def fleet(request: pytest.FixtureRequest, tmp_path: Path, mistreated_rabbit: Rabbit) -> Iterator[Fleet]:
+    """A fleet of the scheme that the test is run with."""
+    made = Fleet(tmp_path, mistreated_rabbit, request.param)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def over_each_scheme(test: Any) -> Any:
+    return pytest.mark.parametrize("fleet", SCHEMES, indirect=True)(test)
+
+
+# Listeners
+
+
+def listeners_killed(directory: Path, broker: Rabbit, kills: int, number: int, bug: str) -> dict[str, History]:
+    """Send notifications, and kill the listener again and again while it handles them; what became of them."""
+    fleets: dict[str, Fleet] = {}
+    try:
+        for name in (*SCHEMES, bug):
+            scheme, plant = (name, "") if name in SCHEMES else ("rabbit", name)
+            fleets[name] = fleet = Fleet(directory / name, broker, scheme, plant=plant)
+            fleet.receiver("a.0", pool="a", **SLOW)
+            fleet.sender(timeout=30)
+        for fleet in fleets.values():
+            fleet.ready()
+            assert fleet.load.ask("burst", number=number) == number
+        for kill in range(kills):
+            for fleet in fleets.values():
+                # With the bug everything is handed over at once, so there may be nothing left after the first kill.
+                fleet.wait_for(10 if not fleet.plant or kill == 0 else 0, f"a.{kill}")
+                fleet.receivers.pop(f"a.{kill}").kill()
+                fleet.receiver(f"a.{kill + 1}", pool="a", **SLOW)
+            for fleet in fleets.values():
+                fleet.receivers[f"a.{kill + 1}"].expect("ready")
+        return {name: fleet.drained(["a"], 30.0 if name in SCHEMES else 5.0) for name, fleet in fleets.items()}
+    finally:
+        for fleet in fleets.values():
+            fleet.close()
+
+
+@pytest.mark.parametrize(
+    ("kills", "number"),
+    [(4, 2000), pytest.param(50, 40_000, marks=[pytest.mark.soak, pytest.mark.timeout(900)])],
+)
+def test_no_notification_is_lost_with_its_listener(
+    tmp_path: Path, mistreated_rabbit: Rabbit, kills: int, number: int
+) -> None:
+    """At least once: whatever a killed listener had not finished is handled by the next. Planted: settled at once on
+    receipt, what it had in hand is lost.
+    """
+    bug = "settles_on_receipt"
+    histories = listeners_killed(tmp_path, mistreated_rabbit, kills, number, bug)
+    for scheme in SCHEMES:
+        assert histories[scheme].lost("notify", ["a"]) == []
+        assert histories[scheme].failed() == []
+        assert len(histories[scheme].effects) == number
+    assert len(histories[bug].lost("notify", ["a"])) >= kills
+
+
+# Servers
+
+
+def killed_under_calls(fleet: Fleet, stall: Stall, **options: Any) -> Callable[[], list[str]]:
+    """Kill a server with 20 calls in its handlers; returns what waits for the outcomes and says what is wrong with
+    them.
+    """
+    worker = fleet.service("a")
+    client = fleet.client(**options)
+    told: list[tuple[float, Any]] = []
+
+    def ended(future: Future[Any]) -> None:
+        told.append((time.monotonic(), future.exception() or future.result()))
+
+    for number in range(20):
+        client.submit(None, "hold", id=f"id-{number}", seconds=30).add_done_callback(ended)
+    fleet.effects(20)
+    until(lambda: all(call.outgoing.taker or call.address for call in pending(client)), "all calls are accepted")
+    begun = time.monotonic()
+    worker.kill()
+
+    def wrong() -> list[str]:
+        until(lambda: len(told) == 20, "20 outcomes")
+        return [
+            f"{outcome!r} after {at - begun:.3f} s"
+            for at, outcome in told
+            if not isinstance(outcome, ServerLost)
+            or outcome.delivered is not Delivered.MAYBE
+            or at - begun > LEARN + stall.worst
+        ]
+
+    return wrong
+
+
+def pending(client: rpc.Client) -> list[Any]:
+    """The calls of a client that are under way."""
+    return client._session.operations.pending.everything()
+
+
+def test_callers_of_a_killed_server_are_told(tmp_path: Path, mistreated_rabbit: Rabbit) -> None:
+    """Each of 20 callers whose handlers run in a server that is killed gets ServerLost, MAYBE, within four seconds.
+    Planted: where nobody looks for signs of life, callers wait for their deadlines.
+    """
+    fleets = {name: Fleet(tmp_path / name, mistreated_rabbit, name) for name in SCHEMES}
+    fleets["deaf"] = Fleet(tmp_path / "deaf", mistreated_rabbit)
+    try:
+        with Stall() as stall:
+            outcomes = {
+                name: killed_under_calls(
+                    fleet, stall, **({"timeout": 5, "call_monitor_timeout": 0} if name == "deaf" else {})
+                )
+                for name, fleet in fleets.items()
+            }
+            wrong = {name: outcome() for name, outcome in outcomes.items()}
+    finally:
+        for fleet in fleets.values():
+            fleet.close()
+    assert {scheme: wrong[scheme] for scheme in SCHEMES} == {scheme: [] for scheme in SCHEMES}
+    assert len(wrong["deaf"]) == 20
+
+
+# Callers
+
+
+@over_each_scheme
+def test_a_killed_caller_harms_nobody(fleet: Fleet) -> None:
+    """A caller is killed with 1,000 calls open in a server: others get their own answers all the while, in time, and
+    the server gives back what the dead one held.
+    """
+    service = fleet.service("a", coroutines=True, options={"slots": 2000})
+    client = fleet.client(timeout=5)
+    client.prepare(namespace="coroutines").call(None, "work", id="first")
+    before = service.descriptors()
+    caller = fleet.worker("caller", name="doomed", topic=fleet.topic, timeout=20)
+    caller.expect("ready")
+    assert caller.ask("open_calls", number=1000, method="work", namespace="coroutines", seconds=2.0) == 1000
+    fleet.effects(1001)
+    with Stall() as stall:
+        for number in range(50):
+            fleet.call(client, 5.0, "work", f"a-{number}")
+        caller.kill()
+        for number in range(200):
+            fleet.call(client, 5.0, "work", f"b-{number}")
+    history = fleet.history()
+    assert history.failed() == []
+    assert history.told_wrong() == []
+    assert history.executed_twice() == []
+    assert history.late(stall.worst) == []
+    until(lambda: service.ask("stats")["in_hand"] == 0, "the server has nothing in hand", within=10)
+    until(lambda: service.descriptors() <= before, f"no more than {before} descriptors", within=10)
+    assert client.call(None, "echo", value="still here") == "still here"
+
+
+# What the broker sees
+
+
+def logins(broker: Rabbit, worker: Worker) -> list[float]:
+    """When the broker has let connections of a process in, in seconds of its clock, by its log."""
+    lines = broker.process.output().splitlines()
+    mine = [line for line in lines if f":{worker.pid}:" in line and "authenticated and granted" in line]
+    return sorted(datetime.fromisoformat(" ".join(line.split()[:2])).timestamp() for line in mine)
+
+
+def peak(times: list[float], window: float) -> int:
+    """The most of them within a window."""
+    return max(sum(first <= other < first + window for other in times) for first in times)
+
+
+def test_a_crowd_comes_back_spread_out(tmp_path: Path, mistreated_rabbit: Rabbit) -> None:
+    """A hundred clients of a broker that was killed come back all, and not at once: as the broker's log has it, no more
+    than half of them within any half second. Planted: without jitter nearly all of them come together.
+    """
+    number = 100
+    fleet = Fleet(tmp_path, mistreated_rabbit)
+    try:
+        fleet.receiver("a").expect("ready")
+        crowds = {
+            name: fleet.worker("crowd", plant, name=name, topic=fleet.topic, number=number)
+            for name, plant in (("sound", ""), ("in step", "reconnects_in_step"))
+        }
+        for crowd in crowds.values():
+            crowd.expect("ready", 40)
+        assert len(logins(mistreated_rabbit, crowds["sound"])) == number
+        mistreated_rabbit.kill()
+        mistreated_rabbit.start()
+        for crowd in crowds.values():
+            until(lambda: crowd.ask("connected") == number, "all are connected again", 30)  # noqa: B023
+        peaks = {name: peak(logins(mistreated_rabbit, crowd), 0.5) for name, crowd in crowds.items()}
+    finally:
+        fleet.close()
+    assert peaks["sound"] <= number / 2
+    assert peaks["in step"] > number / 2
+
+
+def refused(broker: Rabbit, scheme: str, timeout: float) -> tuple[MessagingError, float, int]:
+    """Call with a wrong password: the error, seconds, and how often the broker has refused the login."""
+    before = broker.process.output().count("login refused")
+    url = broker.url_for(scheme, password="wrong")
+    begun = time.monotonic()
+    with messaging.open_transport(url) as transport:
+        client = rpc.Client(transport, messaging.Target(topic="t"), timeout=timeout)
+        with pytest.raises(MessagingError) as caught:
+            client.call(None, "work")
+        took = time.monotonic() - begun
+        # Later ones are refused without asking the broker again.
+        with pytest.raises(MessagingError):
+            client.call(None, "work")
+    return caught.value, took, broker.process.output().count("login refused") - before
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_wrong_password_is_told_at_once(mistreated_rabbit: Rabbit, scheme: str) -> None:
+    """AuthFailed within seconds and long before the deadline, which shows no password, after a single attempt."""
+    error, took, attempts = refused(mistreated_rabbit, scheme, timeout=20)
+    assert isinstance(error, AuthFailed)
+    assert error.delivered is Delivered.NO
+    assert "wrong" not in str(error)
+    assert took < 5.0
+    assert attempts == 1
+
+
+def test_a_login_that_is_tried_again_is_found(mistreated_rabbit: Rabbit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: a refused login is taken for a broken connection. The broker sees it again and again."""
+    monkeypatch.setattr(RabbitConnection, "_retry_in", lambda self, cause: self._hosts.delay())
+    error, _, attempts = refused(mistreated_rabbit, "rabbit", timeout=2)
+    assert not isinstance(error, AuthFailed)
+    assert attempts > 1
