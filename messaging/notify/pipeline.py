@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import itertools
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
@@ -93,39 +94,44 @@ class _SentFuture(concurrent.futures.Future[None]):
 
 
 class Everything:
-    """What a pipeline has sent, in order; what has gone well is forgotten now and then, so that a long one does not
-    grow.
+    """What a pipeline has sent, in order; what has gone well is forgotten as soon as what was sent before has ended.
+
+    Outcomes come nearly in the order of sending, so it keeps little more than what is under way; keeping everything
+    cost more in the garbage collector than sending it.
     """
 
-    __slots__ = ("_count", "_kept", "_notifier", "_sweep")
+    __slots__ = ("_count", "_failed", "_kept", "_notifier")
 
     def __init__(self, notifier: BaseNotifier) -> None:
         self._notifier = notifier
         self._count = 0
-        self._kept: list[tuple[int, Sent]] = []
-        self._sweep = 2 * LIMIT
+        self._kept: deque[Sent] = deque()
+        """The last of all that was sent."""
+        self._failed: list[tuple[int, Sent]] = []
 
     def add(self, sent: Sent) -> None:
         """Keep one."""
-        self._kept.append((self._count, sent))
+        kept = self._kept
+        kept.append(sent)
         self._count += 1
-        if len(self._kept) >= self._sweep:
-            self._kept = [(index, each) for index, each in self._kept if not each.taken]
-            self._sweep = max(2 * LIMIT, 2 * len(self._kept))
+        while kept and kept[0].ended:
+            first = kept.popleft()
+            if not first.taken:
+                self._failed.append((self._count - len(kept) - 1, first))
 
     def sendings(self) -> list[Sending]:
         """Everything that may be under way."""
-        return [sending for _, sent in self._kept for sending in sent.sendings]
+        return [sending for sent in self._kept for sending in sent.sendings]
 
     def give_up(self, error: Callable[[Sending], BaseException]) -> None:
         """End what has no outcome yet."""
-        for _, sent in self._kept:
+        for sent in self._kept:
             self._notifier._abandon(sent, error)
 
     def failure(self) -> PipelineFailed | None:
         """Return the failures of all together, each with its `.index`, or None; when all have ended."""
         failures: list[Exception] = []
-        for index, sent in self._kept:
+        for index, sent in [*self._failed, *enumerate(self._kept, self._count - len(self._kept))]:
             error = self._notifier._failure(sent)
             if error is not None:
                 error.index = index  # type: ignore[attr-defined]

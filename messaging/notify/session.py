@@ -8,6 +8,8 @@ not delivered goes again. It knows nothing of payloads; the bodies come encoded.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from typing import ClassVar
 
 from messaging.backoff import Backoff
 from messaging.errors import Delivered, MessagingError, NoRoute
@@ -31,6 +33,23 @@ class Sending(Operation, kw_only=True):
     backoff: Backoff | None = None
     doubt: Exception | None = None
     """Why an earlier attempt may have been stored, though nobody has said so."""
+    errors: ClassVar[Sequence[Exception]] = ()
+    """A notification to one topic is its only Sending, and has no other sinks; see base_notifier.Sent."""
+
+    @property
+    def sendings(self) -> Sequence[Sending]:
+        """See base_notifier.Sent."""
+        return (self,)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the outcome is there."""
+        return self.value is not None or self.error is not None
+
+    @property
+    def taken(self) -> bool:
+        """Whether it is known to have gone everywhere."""
+        return self.value is not None
 
     def sent(self, outgoing: Outgoing, stage: Stage | None, error: Exception | None, taker: object) -> None:
         """Take the news of the message; on the owner."""
