@@ -100,14 +100,15 @@ class Everything:
     cost more in the garbage collector than sending it.
     """
 
-    __slots__ = ("_count", "_failed", "_kept", "_notifier")
+    __slots__ = ("_count", "_kept", "_notifier", "_others")
 
     def __init__(self, notifier: BaseNotifier) -> None:
         self._notifier = notifier
         self._count = 0
         self._kept: deque[Sent] = deque()
         """The last of all that was sent."""
-        self._failed: list[tuple[int, Sent]] = []
+        self._others: list[tuple[int, Sent]] = []
+        """Of what was sent before: what has failed, and what was overtaken by very many."""
 
     def add(self, sent: Sent) -> None:
         """Keep one."""
@@ -117,21 +118,27 @@ class Everything:
         while kept and kept[0].ended:
             first = kept.popleft()
             if not first.taken:
-                self._failed.append((self._count - len(kept) - 1, first))
+                self._others.append((self._count - len(kept) - 1, first))
+        if len(kept) >= 2 * LIMIT:
+            self._others = [(index, each) for index, each in self._all() if not each.taken]
+            kept.clear()
+
+    def _all(self) -> list[tuple[int, Sent]]:
+        return [*self._others, *enumerate(self._kept, self._count - len(self._kept))]
 
     def sendings(self) -> list[Sending]:
         """Everything that may be under way."""
-        return [sending for sent in self._kept for sending in sent.sendings]
+        return [sending for _, sent in self._all() for sending in sent.sendings]
 
     def give_up(self, error: Callable[[Sending], BaseException]) -> None:
         """End what has no outcome yet."""
-        for sent in self._kept:
+        for _, sent in self._all():
             self._notifier._abandon(sent, error)
 
     def failure(self) -> PipelineFailed | None:
         """Return the failures of all together, each with its `.index`, or None; when all have ended."""
         failures: list[Exception] = []
-        for index, sent in [*self._failed, *enumerate(self._kept, self._count - len(self._kept))]:
+        for index, sent in self._all():
             error = self._notifier._failure(sent)
             if error is not None:
                 error.index = index  # type: ignore[attr-defined]

@@ -8,6 +8,7 @@ import threading
 import time
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -28,7 +29,7 @@ from messaging import (
 )
 from messaging.drivers.memory import hub
 from messaging.errors import ConnectFailed
-from messaging.notify.base_notifier import Sent
+from messaging.notify.base_notifier import SentAround
 from messaging.notify.pipeline import LIMIT
 from messaging.notify.pipeline import Everything as PipelineContents
 from tests.notify.rig import LONG, TARGETS, TOPIC, Everything, count, memory_url, until
@@ -484,12 +485,12 @@ def test_a_notification_does_not_inherit_a_deadline(transport: Transport) -> Non
 def test_a_long_pipeline_does_not_grow(stored: Transport) -> None:
     """What has gone well is forgotten while a pipeline goes on; what has not keeps its index."""
     notifier = notify.Notifier(stored)
-    event = notifier._event("info", None, "x", 1, None)
     everything = PipelineContents(notifier)
-    failed = Sent(event)
+    failed, slow, waiting = SentAround(), SentAround(), Mock(ended=False, value=None, error=None)
     failed.errors.append(OSError("disk full"))
+    slow.sendings.append(waiting)
     for number in range(100_000):
-        everything.add(failed if number == 50_000 else Sent(event))
+        everything.add({10: slow, 50_000: failed}.get(number) or SentAround())
         assert len(everything._kept) <= 2 * LIMIT
     failure = everything.failure()
     assert failure is not None
