@@ -26,6 +26,7 @@ from tests.brokers.kafka import Kafka
 from tests.brokers.process import ServerFailed
 from tests.brokers.rabbit import Rabbit
 from tests.brokers.redis import Redis
+from tests.brokers.router import Router
 from tests.brokers.server import ExistingServer, Server
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Kafka",
     "Rabbit",
     "Redis",
+    "Router",
     "Server",
     "ServerFailed",
 ]
@@ -47,5 +49,6 @@ SERVERS: dict[str, type[Server]] = {
     "kafka": Kafka,
     "artemis": Artemis,
     "broker_j": BrokerJ,
+    "router": Router,
 }
 """By the names under which `python -m tests.brokers` starts them."""

@@ -6,7 +6,7 @@ import sys
 from contextlib import ExitStack
 from threading import Event
 
-from tests.brokers import SERVERS
+from tests.brokers import SERVERS, ServerFailed
 
 
 def main(names: list[str]) -> int:
@@ -17,7 +17,11 @@ def main(names: list[str]) -> int:
         return 2
     with ExitStack() as stack:
         for name in names:
-            server = stack.enter_context(SERVERS[name]())
+            try:
+                server = stack.enter_context(SERVERS[name]())
+            except ServerFailed as error:
+                print(f"{name}: {error}", file=sys.stderr)
+                return 1
             print(f"{name}: {server.url} (log: {server.log})", flush=True)
         try:
             Event().wait()

@@ -17,6 +17,7 @@ from tests.brokers.certificates import Certificates
 from tests.brokers.kafka import Kafka
 from tests.brokers.rabbit import Rabbit
 from tests.brokers.redis import Redis
+from tests.brokers.router import Router
 from tests.brokers.server import ExistingServer, Server
 
 __all__: list[str] = []
@@ -72,3 +73,11 @@ def artemis_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server 
 def broker_j(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | ExistingServer]:
     """Broker-J; MESSAGING_TEST_BROKER_J_URL (amqp1://host:port/vhost) names one that is there already."""
     yield from _one(BrokerJ, "MESSAGING_TEST_BROKER_J_URL", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | ExistingServer]:
+    """A router; MESSAGING_TEST_ROUTER_URL (amqp1://host:port/) names one that is there already. For tests that exist
+    only where `tests.brokers.router.installed()` finds one.
+    """
+    yield from _one(Router, "MESSAGING_TEST_ROUTER_URL", tmp_path_factory)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 __all__ = ["GuardedProcess", "ServerFailed"]
@@ -81,11 +82,23 @@ class GuardedProcess:
         self._guard.stdin.close()
         return True
 
-    def wait_for(self, text: str, within: float) -> None:
+    def wait_for_text(self, text: str, within: float) -> None:
         """Return when it has written this text. Raises ServerFailed when it ends or is too slow."""
+        self._wait_until(lambda: text in self.output(), within)
+
+    def wait_for_port(self, host: str, port: int, within: float) -> None:
+        """Return when it takes connections. Raises ServerFailed when it ends or is too slow."""
+
+        def listens() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex((host, port)) == 0
+
+        self._wait_until(listens, within)
+
+    def _wait_until(self, ready: Callable[[], bool], within: float) -> None:
         end = time.monotonic() + within
         pause = threading.Event()
-        while text not in self.output():
+        while not ready():
             if not self.running:
                 raise ServerFailed(f"ended with status {self._status}: {self._command}{self.tail()}")
             if time.monotonic() >= end:

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from threading import Event
 from typing import Any
 from urllib.parse import quote
 
@@ -132,7 +129,7 @@ class Rabbit(Server):
         if self._names is None or not self._names.running:
             command = [program("epmd", "/usr/lib/erlang/bin/epmd", cure=CURE)]
             self._names = GuardedProcess(command, self.environment(), self.folder, self.folder / "epmd.log")
-            _wait_for_port(self.host, self._names_port, self._names)
+            self._names.wait_for_port(self.host, self._names_port, self.patience)
         super().start()
 
     def close(self) -> None:
@@ -213,15 +210,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list) and all(isinstance(entry, list) and len(entry) == 3 for entry in value):
         return {name: _plain(inner) for name, _, inner in value}
     return value
-
-
-def _wait_for_port(host: str, port: int, process: GuardedProcess, within: float = 20.0) -> None:
-    end = time.monotonic() + within
-    pause = Event()
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex((host, port)) == 0:
-                return
-        if time.monotonic() > end or not process.running:
-            raise ServerFailed(f"nobody listens on {host}:{port}{process.tail()}")
-        pause.wait(0.01)

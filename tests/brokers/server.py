@@ -30,8 +30,8 @@ class Server(ABC):
 
     title: str
     """Its name for people."""
-    ready: str
-    """What it writes to its log when it can be used."""
+    ready = ""
+    """What it writes to its log when it can be used; nothing: when it takes connections on its port."""
     patience = 45.0
     """Seconds for a start or a clean stop that take a tenth of it on an idle machine; less than a test may take."""
 
@@ -72,7 +72,10 @@ class Server(ABC):
             self.prepare()
         self._process = GuardedProcess(self.command(), self.environment(), self.folder, self.log)
         try:
-            self._process.wait_for(self.ready, self.patience)
+            if self.ready:
+                self._process.wait_for_text(self.ready, self.patience)
+            else:
+                self._process.wait_for_port(self.host, self.port, self.patience)
         except BaseException:
             self._process.kill()
             raise
