@@ -16,7 +16,7 @@ import math
 import select
 from collections import deque
 from collections.abc import Callable
-from functools import partial
+from types import MethodType
 from typing import Any
 
 from confluent_kafka import KafkaError, Message, Producer
@@ -38,6 +38,7 @@ from messaging.errors import (
     EncodeError,
     InvalidTarget,
     MessagingError,
+    NoRoute,
     TooLarge,
     Unsupported,
 )
@@ -82,6 +83,7 @@ class NotifierConnection:
         self._news: list[SentResult] = []
         self._answers: deque[SentResult] = deque()
         """The same from other threads."""
+        self._report = self._reporter()
         self._wakeup = WakeUp()
         self._poller = select.poll()
         self._poller.register(self._wakeup.descriptor, select.POLLIN)
@@ -136,13 +138,9 @@ class NotifierConnection:
                 raise TooLarge(
                     f"the message has {len(body)} bytes, and option max_body allows {self._settings.max_body}"
                 )
-            producer.produce(
-                topic,
-                body,
-                outgoing.key,
-                headers=None if self._plain else headers.encode(outgoing.headers),
-                on_delivery=partial(self._reported, outgoing),
-            )
+            told = None if self._plain else headers.encode(outgoing.headers)
+            # By position: names cost as much again as the call (1.6 us against 0.9).
+            producer.produce(topic, body, outgoing.key, -1, MethodType(self._report, outgoing), None, 0, told)
         except BufferError:
             outgoing.stage = None
             if not self._full:
@@ -174,19 +172,28 @@ class NotifierConnection:
         refusal.__cause__ = error
         return refusal
 
-    def _reported(self, outgoing: Outgoing, error: KafkaError | None, message: Message) -> None:
-        """The library's report on one message; called by whoever polls."""
-        if error is None:
-            outgoing.stage = Stage.TAKEN
-            if outgoing.confirm:
-                self._news.append(SentResult(outgoing, Stage.TAKEN))
-            return
-        refusal = of_message(error, str(message.topic()))
+    def _reporter(self) -> Callable[[Outgoing, KafkaError | None, Message], None]:
+        """Make what takes the library's reports; it runs in whoever polls, once per message."""
+        taken = Stage.TAKEN
+
+        def report(outgoing: Outgoing, error: KafkaError | None, message: Message) -> None:
+            if error is None:
+                outgoing.stage = taken
+                if outgoing.confirm:
+                    self._news.append(SentResult(outgoing, taken))
+            else:
+                self._failed(outgoing, error, str(message.topic()))
+
+        return report
+
+    def _failed(self, outgoing: Outgoing, error: KafkaError, topic: str) -> None:
+        """The library's report on a message that nobody has stored, as far as it knows."""
+        refusal = of_message(error, topic)
         if error.code() == KafkaError._PURGE_QUEUE:
             outgoing.stage = None
-        elif error.code() in (KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART):
+        elif isinstance(refusal, NoRoute):
             # It was deleted; the next message looks again.
-            self._known.discard(str(message.topic()))
+            self._known.discard(topic)
         self._refused += 1
         self._news.append(SentResult(outgoing, outgoing.stage, refusal))
 
