@@ -160,7 +160,7 @@ class Dispatcher:
             )
             if len(self._found) < _MEMORY:
                 self._found[key] = found
-        return [handler for handler in found if handler.passes(event)]
+        return [handler for handler in found if handler.filter is None or handler.passes(event)]
 
 
 def _handlers_of(endpoint: Any, in_batches: bool) -> list[Handler]:
