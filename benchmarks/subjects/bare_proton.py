@@ -1,7 +1,8 @@
 """proton's engine alone: a plain selector loop on both ends, one link each way, a dynamic reply address.
 
 Everything through proton's documented classes (Message, Connection, Transport, Collector); one call at a time on one
-thread. What a driver for AMQP 1.0 has to beat.
+thread. Requests are settled when the broker has settled them, so that a refusal would be seen; replies at once. What
+a driver for AMQP 1.0 has to beat.
 """
 
 from __future__ import annotations
@@ -61,8 +62,11 @@ class _Engine:
         event = self.collector.peek()
         while event is not None:
             delivery = event.delivery if event.type == Event.DELIVERY else None
-            if delivery is not None and delivery.link.is_receiver:
-                on_delivery(delivery)
+            if delivery is not None:
+                if delivery.link.is_receiver:
+                    on_delivery(delivery)
+                elif delivery.settled:
+                    delivery.settle()
             self.collector.pop()
             event = self.collector.peek()
         self._write()
@@ -135,6 +139,7 @@ class _EchoServer(Server):
         self._sent += 1
         reply = self._sender.delivery(str(self._sent))
         self._sender.send(Message(address=request.reply_to, body=request.body, inferred=True).encode())
+        self._sender.advance()
         reply.settle()
 
     def stop(self) -> None:
@@ -179,9 +184,9 @@ class _Client(Client):
 
         def echo(payload: bytes) -> bytes:
             self._sent += 1
-            delivery = sender.delivery(str(self._sent))
+            sender.delivery(str(self._sent))
             sender.send(Message(reply_to=reply_to, body=payload, inferred=True).encode())
-            delivery.settle()
+            sender.advance()
             until(answers.__len__, take)
             return answers.pop()
 
