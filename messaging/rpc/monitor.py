@@ -98,7 +98,10 @@ class Monitor:
 
     def _accept_late(self) -> None:
         now = self._reactor.clock()
-        peer_settles = self._reactor.capabilities.acceptance == "peer"
+        capabilities = self._reactor.capabilities
+        peer_settles = capabilities.acceptance == "peer"
+        # Who knows the servers knows which one took a request. Over a router, that it was taken is all that is told.
+        announces = not (peer_settles and capabilities.knows_servers)
         late: list[Delivery] = []
         for id, item in list(self._fresh.items()):
             if now - item.delivery.received < ACCEPT_AFTER:
@@ -112,7 +115,7 @@ class Monitor:
                 self._accepted.pop(id, None)
             if peer_settles:
                 late.append(item.delivery)
-            else:
+            if announces:
                 self._announce(item)
         if late:
             for batch in by_source(late):

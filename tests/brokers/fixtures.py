@@ -19,6 +19,7 @@ from tests.brokers.rabbit import Rabbit
 from tests.brokers.redis import Redis
 from tests.brokers.router import Router
 from tests.brokers.server import ExistingServer, Server
+from tests.unit.amqp1_router import Router as RouterInProcess
 
 __all__: list[str] = []
 
@@ -81,3 +82,10 @@ def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | Existi
     only where `tests.brokers.router.installed()` finds one.
     """
     yield from _one(Router, "MESSAGING_TEST_ROUTER_URL", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def router_in_process() -> Iterator[RouterInProcess]:
+    """A router in a thread of this process: what the tests of AMQP 1.0 have where no router is installed."""
+    with RouterInProcess() as router:
+        yield router

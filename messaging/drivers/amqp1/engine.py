@@ -10,7 +10,6 @@ No sockets, no clocks, no messages here. Pointers to sessions, links and deliver
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -299,7 +298,8 @@ class Engine:
     def send(self, link: Pointer, message: bytes, settled: bool) -> Pointer:
         """Send a message on a link that has credit; `settled`: nobody will say what became of it."""
         self._tags += 1
-        struct.pack_into("=Q", self._tag_bytes, 0, self._tags)
+        # Letters, because some peers take a tag for text.
+        self._tag_bytes[:] = b"%08x" % (self._tags & 0xFFFFFFFF)
         delivery = lib.pn_delivery(link, self._tag)
         lib.pn_link_send(link, message, len(message))
         lib.pn_link_advance(link)

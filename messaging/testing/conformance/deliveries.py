@@ -285,7 +285,7 @@ def answers_at_a_cut(case: Case) -> None:
 
 @deliveries.add(
     "Without a broker, the loss of a peer is told: what it had is in doubt, and the next message finds it again.",
-    needs=("acceptance=peer",),
+    needs=("acceptance=peer", "knows_servers"),
     hooks=("disconnect",),
 )
 def lost_peer_is_told(case: Case) -> None:

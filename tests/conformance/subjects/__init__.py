@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from messaging.testing.conformance import Subject
+from tests.brokers.router import installed
 from tests.conformance.subjects.amqp1 import amqp1
 from tests.conformance.subjects.kafka import kafka
 from tests.conformance.subjects.kombu import kombu, kombu_redis
@@ -36,6 +37,9 @@ SUBJECTS: dict[str, Maker] = {
     "kombu+redis": lambda root, server: kombu_redis(server("redis_server").url),
     "amqp1-artemis": lambda root, server: amqp1("artemis", server("artemis_broker").url),
     "amqp1-broker-j": lambda root, server: amqp1("broker-j", server("broker_j").url, durable=False),
+    "amqp1-router": lambda root, server: amqp1("router", server("router_in_process").url),
     "amqp1-rabbitmq": lambda root, server: amqp1("rabbitmq", server("rabbit_amqp1_broker").url_for("amqp1")),
 }
 """By the names under which docs/capabilities.md lists them."""
+if installed():
+    SUBJECTS["amqp1-router-installed"] = lambda root, server: amqp1("router", server("router").url)
