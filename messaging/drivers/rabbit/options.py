@@ -146,12 +146,8 @@ def check(settings: RabbitSettings) -> None:
 
 def uses_tls(settings: RabbitSettings) -> bool:
     """Whether TLS is asked for, by itself or by an option that makes no sense without it."""
-    return (
-        settings.tls
-        or settings.tls_ca is not None
-        or settings.tls_cert is not None
-        or settings.tls_server_name is not None
-    )
+    named = (settings.tls_ca, settings.tls_cert, settings.tls_key, settings.tls_server_name)
+    return settings.tls or any(name is not None for name in named)
 
 
 def tls_of(settings: RabbitSettings) -> ssl.SSLContext | None:
