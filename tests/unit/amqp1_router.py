@@ -111,7 +111,7 @@ class _Handler(MessagingHandler):
         for connection in list(self.router.connections):
             connection.close()
         self.router.injector.close()
-        event.container.stop()
+        self.router.container.stop()
 
 
 class Router:
