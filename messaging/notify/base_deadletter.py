@@ -25,7 +25,17 @@ from messaging.errors import (
     Unsupported,
 )
 from messaging.lifecycle import check_count
-from messaging.message import DEAD_ATTEMPT, DEAD_REASON, Delivery, Outcome, Outgoing, Route, Source, SourceKind
+from messaging.message import (
+    DEAD_ATTEMPT,
+    DEAD_REASON,
+    MESSAGE_ID,
+    Delivery,
+    Outcome,
+    Outgoing,
+    Route,
+    Source,
+    SourceKind,
+)
 from messaging.notify.base_listener import DEFAULT_POOL
 from messaging.notify.base_notifier import NOTIFY_TIMEOUT
 from messaging.notify.event import Event
@@ -36,7 +46,7 @@ from messaging.target import Target
 from messaging.transport import BaseTransport, check_transport
 from messaging.wire.native import KEY_HEADER, POOL_HEADER
 
-__all__ = ["BaseDeadLetters", "DeadLetter", "counted"]
+__all__ = ["BaseDeadLetters", "DeadLetter", "counted", "first_time"]
 
 
 class DeadLetter:
@@ -196,6 +206,17 @@ class BaseDeadLetters:
         except Closed:
             # It stays there as well, which is what at least once means.
             return
+
+
+def first_time(letter: DeadLetter, seen: set[str]) -> bool:
+    """Whether a letter has not been dealt with by this sweep: one that was sent again, and was rejected again since,
+    comes back while it lasts, and would without end.
+    """
+    id = letter.delivery.headers.get(MESSAGE_ID)
+    if type(id) is not str or id not in seen:
+        seen.add(str(id))
+        return True
+    return False
 
 
 def counted(outcomes: Sequence[Exception | None]) -> int:

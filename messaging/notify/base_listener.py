@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from random import random
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -117,6 +118,8 @@ class BaseListener(ServiceCore):
         self._done = RecentIds(transport.wire.remembers) if transport.wire.remembers else None
         """Set where senders repeat messages: repetitions of what was handled are passed over."""
         self._endings: Endings
+        self._ready: deque[Work] = deque()
+        """Handed to the executor: one job for each, which is no object of its own."""
         self._works: dict[Work, bool] = {}
         """Going through their handlers."""
 
@@ -308,11 +311,16 @@ class BaseListener(ServiceCore):
                 self._work_off(work)
             return
         try:
-            self._executor.submit([functools.partial(self._work_off, work) for work in works])
+            self._ready.extend(works)
+            self._executor.submit([self._work_next] * len(works))
         except Closed:
             # The pool is draining, and this is what its last work has let go.
-            for work in works:
-                self._work_off(work)
+            for _ in works:
+                self._work_next()
+
+    def _work_next(self) -> None:
+        """Do the work that has been ready for longest; there is one for each time that this is called."""
+        self._work_off(self._ready.popleft())
 
     def _work_off(self, work: Work) -> None:
         """Do a work, and then what waited for it in the lane of its key."""

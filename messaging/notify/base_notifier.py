@@ -307,16 +307,21 @@ class BaseNotifier:
         deadline = session.operations.reactor.clock() + self._timeout
         routes = self._routes[event.level]
         if self._transport_alone and len(routes) == 1:
-            return self._send_to(*routes[0], session, event, body, key, deadline, wake, watched)
+            # One message, so the message's id is the operation's as well.
+            return self._send_to(*routes[0], event.message_id, session, event, body, key, deadline, wake, watched)
         arrived = wake if len(routes) == 1 else Countdown(len(routes), wake)
         for topic, route in routes:
-            sent.sendings.append(self._send_to(topic, route, session, event, body, key, deadline, arrived, watched))
+            id_ = session.operations.next_id()
+            sent.sendings.append(
+                self._send_to(topic, route, id_, session, event, body, key, deadline, arrived, watched)
+            )
         return sent
 
     def _send_to(
         self,
         topic: str,
         route: Route,
+        id_: str,
         session: NotifySession,
         event: Event[Any],
         body: bytes,
@@ -330,7 +335,7 @@ class BaseNotifier:
         if key is not None:
             headers[KEY_HEADER] = key
         sending = Sending(
-            id=session.operations.next_id(),
+            id=id_,
             kind=KIND,
             timeout=self._timeout,
             deadline=deadline,

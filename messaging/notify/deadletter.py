@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from messaging.errors import Closed, MessagingError
 from messaging.lifecycle import START_TIMEOUT
-from messaging.notify.base_deadletter import BaseDeadLetters, DeadLetter, counted
+from messaging.notify.base_deadletter import BaseDeadLetters, DeadLetter, counted, first_time
 from messaging.transport import Transport
 
 __all__ = ["DeadLetters"]
@@ -88,8 +88,8 @@ class DeadLetters(BaseDeadLetters):
         self._discard(letter)
 
     def replay_all(self, wait: float = 1.0) -> int:
-        """Send all to their pool again; returns how many. Raises PipelineFailed, whose members are the errors of those
-        that stay.
+        """Send all to their pool again, each once; returns how many. Raises PipelineFailed, whose members are the
+        errors of those that stay.
         """
         return self._each(self.replay, wait)
 
@@ -103,7 +103,10 @@ class DeadLetters(BaseDeadLetters):
 
     def _each(self, act: Callable[[DeadLetter], None], wait: float) -> int:
         outcomes: list[Exception | None] = []
+        seen: set[str] = set()
         for letter in self.read(wait):
+            if not first_time(letter, seen):
+                continue
             try:
                 act(letter)
             except MessagingError as error:

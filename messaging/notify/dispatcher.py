@@ -146,9 +146,10 @@ class Dispatcher:
         self.levels: frozenset[str] = frozenset().union(*(handler.levels for handler in self.handlers))
         """Every level that some handler takes: of other levels nothing has to be decoded."""
         self.any_async = any(handler.is_async for handler in self.handlers)
+        self._filters = any(handler.filter is not None for handler in self.handlers)
         self._found: dict[tuple[str, str], tuple[Handler, ...]] = {}
 
-    def find(self, event: Event[Any]) -> list[Handler]:
+    def find(self, event: Event[Any]) -> Sequence[Handler]:
         """Return the handlers that want an event, in the order in which they are called."""
         key = (event.level, event.event_type)
         found = self._found.get(key)
@@ -160,7 +161,7 @@ class Dispatcher:
             )
             if len(self._found) < _MEMORY:
                 self._found[key] = found
-        return [handler for handler in found if handler.filter is None or handler.passes(event)]
+        return [handler for handler in found if handler.passes(event)] if self._filters else found
 
 
 def _handlers_of(endpoint: Any, in_batches: bool) -> list[Handler]:

@@ -71,7 +71,7 @@ class KafkaSettings(Settings, frozen=True, kw_only=True):
     ] = "none"
     linger: Annotated[
         float, Meta(ge=0, le=10, description="Seconds for which a message may wait for others to share its batch")
-    ] = 0.002
+    ] = 0.005
     send_timeout: Annotated[
         float,
         Meta(
