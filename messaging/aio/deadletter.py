@@ -10,7 +10,7 @@ from typing import Self
 from messaging.aio.transport import Transport
 from messaging.errors import Cancelled, Closed, MessagingError
 from messaging.lifecycle import START_TIMEOUT
-from messaging.notify.base_deadletter import BaseDeadLetters, DeadLetter, counted
+from messaging.notify.base_deadletter import BaseDeadLetters, DeadLetter, counted, first_time
 
 __all__ = ["DeadLetters"]
 
@@ -84,7 +84,9 @@ class DeadLetters(BaseDeadLetters):
         self._discard(letter)
 
     async def replay_all(self, wait: float = 1.0) -> int:
-        """Send all to their pool again; returns how many. Raises PipelineFailed with the errors of those that stay."""
+        """Send all to their pool again, each once; returns how many. Raises PipelineFailed with the errors of those
+        that stay.
+        """
         return await self._each(self.replay, wait)
 
     async def discard_all(self, wait: float = 1.0) -> int:
@@ -97,7 +99,10 @@ class DeadLetters(BaseDeadLetters):
 
     async def _each(self, act: Callable[[DeadLetter], Awaitable[None]], wait: float) -> int:
         outcomes: list[Exception | None] = []
+        seen: set[str] = set()
         async for letter in self.read(wait):
+            if not first_time(letter, seen):
+                continue
             try:
                 await act(letter)
             except MessagingError as error:

@@ -67,7 +67,6 @@ _COUNTS = (
     "expired",
     "busy",
     "duplicates",
-    "undecodable",
     "undelivered_replies",
 )
 _MOST_ROUTES = 10_000
@@ -238,7 +237,8 @@ class ServerCore(ServiceCore):
         if unreadable:
             # Who sent it cannot be read either, so nobody is told.
             for _ in unreadable:
-                self._count["undecodable"].add()
+                self._count["received"].add()
+                self._count["failed"].add()
             _log.warning("%s: %d requests are refused: they cannot be read", self._name(), len(unreadable))
             self._reactor.settle(unreadable, Outcome.REJECT, reason="it cannot be read")
         receive(readable)

@@ -197,7 +197,7 @@ def test_what_cannot_be_read_is_refused(
         for body in ("no message", [1], {"oslo.version": "3.0", "oslo.message": "{}"}):
             publish(topic, body)
     assert peer.ask("call", target=place(topic), method="where", args={})["result"] == f"{topic}@one"
-    assert transport.stats()["server.undecodable"] == 3
+    assert transport.stats()["server.failed"] == 3
 
 
 class raw:  # noqa: N801 - it reads as a function

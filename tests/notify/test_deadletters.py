@@ -69,6 +69,16 @@ def test_a_replay_reaches_its_own_pool_alone(stored: Transport) -> None:
     assert "dead-reason" not in events[0].headers
 
 
+def test_what_is_rejected_again_is_sent_again_once(stored: Transport) -> None:
+    """Sending all again ends, though the handler refuses each of them at once; they are dead letters as before."""
+    _bury(stored, [1, 2])
+    with notify.Listener(stored, TARGETS, [Everything(_reject)], pool="p"):
+        with notify.DeadLetters(stored, TARGETS[0], "p") as letters:
+            assert letters.replay_all(1.0) == 2
+            until(lambda: count(stored, "listener.dead_lettered") == 4)
+            assert letters.count(QUIET) == 2
+
+
 def test_the_limit_bounds_what_is_in_hand(stored: Transport) -> None:
     """At most `limit` letters are taken at a time; dealing with one makes room for the next."""
     _bury(stored, [1, 2, 3])

@@ -392,7 +392,7 @@ def test_what_has_no_form_is_refused_by_its_name(value: Any) -> None:
     """The argument is named, and nothing was sent."""
     with pytest.raises(EncodeError, match="argument 'bad'"):
         WIRE.encode_request(RequestBody(1, Kind.CAST, 0, "m", None, None, {}, {"good": 1, "bad": value}))
-    with pytest.raises(EncodeError, match="created"):
+    with pytest.raises(EncodeError, match="created: payload"):
         WIRE.encode_notification(Notification(1, Kind.NOTIFICATION, 0, "created", "p", "info", 0.0, {}, value))
     with pytest.raises(EncodeError):
         WIRE.encode_answer(Result(1, Kind.RESULT, 0, value), b'{"_msg_id": "a"}')

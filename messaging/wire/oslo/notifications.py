@@ -76,8 +76,15 @@ def notification_on_log(body: Notification) -> bytes:
 
 
 def _explained(body: Notification, error: EncodeError) -> EncodeError:
+    where = "ctxt"
+    try:
+        dumps(body.context)
+    except EncodeError as found:
+        error = found
+    else:
+        where = "payload"
     return EncodeError(
-        f"{body.event_type}: {error}; pass plain values, dataclasses or msgspec structs, or set a serializer"
+        f"{body.event_type}: {where}: {error}; pass plain values, dataclasses or msgspec structs, or set a serializer"
     )
 
 
