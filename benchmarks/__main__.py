@@ -17,7 +17,7 @@ from benchmarks.rows import ROWS
 from benchmarks.subject import SUBJECTS
 
 _FULL = (5, 0.5)  # rounds, and seconds of each
-_QUICK = (5, 0.12)
+_QUICK = (3, 0.12)
 _FULL_SERVICES, _QUICK_SERVICES = 100, 20
 _STARTS = 15
 _IDLE = "idle"

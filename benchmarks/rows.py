@@ -117,7 +117,7 @@ ROWS = (
         family="rabbit",
     ),
     Row(
-        "rabbit-notify",
+        "rabbit-notifications",
         "RabbitMQ, notifications, each confirmed, until all are handled",
         "notify",
         "handled/s",
@@ -125,7 +125,7 @@ ROWS = (
         family="rabbit",
     ),
     Row(
-        "kafka-notify",
+        "kafka-notifications",
         "Kafka, notifications, each confirmed, until all are handled (oslo.messaging: buffered, not confirmed)",
         "notify",
         "handled/s",

@@ -100,7 +100,7 @@ TARGETS = (
     _at_least("rabbit, casts confirmed and handled, of oslo.messaging's", "rabbit-casts", "rabbit", "oslo", 8.0),
     _at_least(
         "rabbit, notifications confirmed and handled, of oslo.messaging's",
-        "rabbit-notify",
+        "rabbit-notifications",
         "rabbit-notify",
         "oslo-notify",
         8.0,
@@ -112,20 +112,24 @@ TARGETS = (
             ("16 threads, calls/s", "rabbit-threads", "kombu", "rabbit"),
             ("asyncio, 64 in flight, calls/s", "rabbit-asyncio", "kombu-aio", "rabbit-aio"),
             ("casts confirmed and handled", "rabbit-casts", "kombu", "rabbit"),
-            ("notifications confirmed and handled", "rabbit-notify", "kombu-notify", "rabbit-notify"),
+            ("notifications confirmed and handled", "rabbit-notifications", "kombu-notify", "rabbit-notify"),
         )
     ),
     Target(
         "kafka, notifications confirmed, of bare confluent-kafka's",
-        Figure("kafka-notify", "kafka", "sent_per_s"),
-        Figure("kafka-notify", "confluent-kafka", "sent_per_s"),
+        Figure("kafka-notifications", "kafka", "sent_per_s"),
+        Figure("kafka-notifications", "confluent-kafka", "sent_per_s"),
         0.5,
         False,
     ),
     _at_least(
-        "kafka, notifications handled, of bare confluent-kafka's", "kafka-notify", "kafka", "confluent-kafka", 0.5
+        "kafka, notifications handled, of bare confluent-kafka's",
+        "kafka-notifications",
+        "kafka",
+        "confluent-kafka",
+        0.5,
     ),
-    _at_least("kafka, notifications handled, of oslo.messaging's", "kafka-notify", "kafka", "oslo-kafka", 5.0),
+    _at_least("kafka, notifications handled, of oslo.messaging's", "kafka-notifications", "kafka", "oslo-kafka", 5.0),
     Target(
         "amqp1, one caller, p50, of a plain loop on proton's engine",
         Figure("amqp1-sequential", "amqp1", "p50_us"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
@@ -10,7 +11,7 @@ from benchmarks import report, rounds, targets
 from benchmarks.load import Tally
 from benchmarks.rounds import Cell, Results, Run
 from benchmarks.rows import ROWS
-from benchmarks.subject import load
+from benchmarks.subject import SUBJECTS, load
 
 
 def _results(**p50: float) -> Results:
@@ -45,6 +46,12 @@ def test_every_target_names_what_is_measured() -> None:
     assert [figure for figure in figures if (figure.row, figure.subject) not in measured] == []
 
 
+def test_names_are_of_one_kind() -> None:
+    """No name is both a row's and a subject's, so the command line is clear."""
+    assert {row.name for row in ROWS} & set(SUBJECTS) == set()
+    assert {subject for row in ROWS for subject in row.subjects} <= set(SUBJECTS)
+
+
 def test_names_choose_rows_and_subjects() -> None:
     """A row keeps all its subjects, a subject all its rows, and both together what they share."""
     assert rounds.chosen([]) == {row.name: row.subjects for row in ROWS}
@@ -62,24 +69,37 @@ def test_a_tally_says_what_is_missing() -> None:
         tally.wait(0.0)
 
 
+# Starts up to thirty processes, and perhaps a broker.
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(
-    "subjects",
+    ("subjects", "broker"),
     [
-        pytest.param(["pyzmq", "pyzmq-aio"], id="pyzmq"),
-        pytest.param(["zmq", "zmq-inline", "zmq-aio"], id="zmq"),
-        pytest.param(["memory", "memory-inline", "memory-aio"], id="memory"),
+        pytest.param(["pyzmq", "pyzmq-aio"], "", id="pyzmq"),
+        pytest.param(["zmq", "zmq-inline", "zmq-aio"], "", id="zmq"),
+        pytest.param(["memory", "memory-inline", "memory-aio"], "", id="memory"),
+        pytest.param(["rabbit", "rabbit-aio", "rabbit-notify"], "rabbit_broker", id="rabbit"),
+        pytest.param(["pika", "oslo", "oslo-notify"], "rabbit_broker", id="rabbit-peers"),
+        pytest.param(["kafka", "confluent-kafka"], "kafka_broker", id="kafka"),
+        pytest.param(["amqp1", "proton", "proton-blocking"], "artemis_broker", id="amqp1"),
     ],
 )
-def test_every_row_runs(subjects: list[str]) -> None:
+def test_every_row_runs(
+    subjects: list[str], broker: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each row does its work between real processes, every answer is checked, and the report can be made."""
+    if broker:
+        variable = f"MESSAGING_TEST_{broker.removesuffix('_broker').upper()}_URL"
+        monkeypatch.setenv(variable, request.getfixturevalue(broker).url)
     run = Run(rounds=1, seconds=0.01)
     try:
-        for row, found in rounds.chosen(subjects).items():
-            run.measure(next(known for known in ROWS if known.name == row), found)
+        for name, found in rounds.chosen(subjects).items():
+            row = next(known for known in ROWS if known.name == name)
+            run.measure(dataclasses.replace(row, count=min(row.count, 500)), found)
     finally:
         run.stop()
     failures = [cell.failure for cells in run.results.cells.values() for cell in cells.values() if cell.failure]
     assert failures == []
     about = report.settings(1, 0.01)
     assert load(subjects[0]).title in report.as_text(about, run.results, {}, [])
-    assert report.as_json(about, run.results, {}, [], None)["rows"]["threads"][subjects[0]]["medians"]["per_s"] > 0
+    rows = report.as_json(about, run.results, {}, [], None)["rows"]
+    assert all(cell["medians"]["per_s"] > 0 for cells in rows.values() for cell in cells.values())
