@@ -14,7 +14,14 @@ import math
 import struct
 from typing import Any, NamedTuple
 
-from messaging.drivers.amqp1.types import encode_string, encode_symbol, encode_value, read_value
+from messaging.drivers.amqp1.types import (
+    encode_string,
+    encode_symbol,
+    encode_value,
+    read_fields,
+    read_value,
+    skip_value,
+)
 from messaging.errors import EncodeError
 from messaging.message import CONTENT_TYPE, CORRELATION_ID, MESSAGE_ID, PRIORITY
 
@@ -25,6 +32,18 @@ ATTEMPT = "x-messaging-attempt"
 DELAY_ANNOTATION = "x-opt-delivery-delay"
 """Message annotation, in ms: do not deliver before."""
 
+_LONG_CODES = {
+    "amqp:header:list": 0x70,
+    "amqp:delivery-annotations:map": 0x71,
+    "amqp:message-annotations:map": 0x72,
+    "amqp:properties:list": 0x73,
+    "amqp:application-properties:map": 0x74,
+    "amqp:data:binary": 0x75,
+    "amqp:amqp-sequence:list": 0x76,
+    "amqp:amqp-value:*": 0x77,
+    "amqp:footer:map": 0x78,
+}
+"""Sections may name themselves by a symbol."""
 _MAX_TTL = 2**32 - 1
 _OURS = frozenset({MESSAGE_ID, CORRELATION_ID, CONTENT_TYPE, PRIORITY})
 _pack = struct.Struct(">I").pack
@@ -129,20 +148,29 @@ def _decode(data: bytes) -> Decoded:
     while at < end:
         if data[at] != 0x00:
             raise ValueError("a section without its descriptor")
-        code, at = read_value(data, at + 1)
-        value, at = read_value(data, at)
-        if code == 0x75 or code == "amqp:data:binary":
-            parts.append(value)
-        elif code == 0x73:
-            properties = value
+        if data[at + 1] == 0x53:
+            code = data[at + 2]
+            at += 3
+        else:
+            code, at = read_value(data, at + 1)
+            code = _LONG_CODES.get(code, code)
+        if code == 0x73:
+            properties, at = read_fields(data, at)
         elif code == 0x70:
-            header = value
-        elif code == 0x74:
-            headers = value
-        elif code == 0x77 or code == "amqp:amqp-value:*":
-            parts.append(value.encode() if type(value) is str else value)
-        elif code == 0x76:
-            raise ValueError("its body is a sequence of values, and bytes are wanted")
+            header, at = read_fields(data, at)
+        elif 0x71 <= code <= 0x72 or code == 0x78:
+            # Annotations and footers are for brokers.
+            at = skip_value(data, at)
+        else:
+            value, at = read_value(data, at)
+            if code == 0x75:
+                parts.append(value)
+            elif code == 0x74:
+                headers = value
+            elif code == 0x77:
+                parts.append(value.encode() if type(value) is str else value)
+            else:
+                raise ValueError(f"its body is of a kind ({code}) that carries no bytes")
     body = parts[0] if len(parts) == 1 else b"".join(parts)
     if type(body) is not bytes or type(headers) is not dict:
         raise ValueError(f"its body is {type(body).__name__}, and bytes are wanted")

@@ -15,7 +15,7 @@ from messaging.deadline import Clock
 from messaging.drivers.amqp1.addresses import Attachment, Destination
 from messaging.drivers.amqp1.credit import change
 from messaging.drivers.amqp1.encoding import ATTEMPT, DELAY_ANNOTATION, Undecodable, decode_message
-from messaging.drivers.amqp1.engine import Engine, Pointer
+from messaging.drivers.amqp1.engine import Pointer
 from messaging.drivers.amqp1.news import News
 from messaging.drivers.amqp1.outcomes import refused
 from messaging.drivers.amqp1.sending import Copy, Life, Sending
@@ -72,6 +72,8 @@ class Receiving:
         """Ids of what was here before the connection was lost. A peer should say of it that it was delivered before;
         Artemis does so only when it notices the loss before the closing of the session (in 4 of 5 losses).
         """
+        self.due = math.inf
+        """When `run` is to be called next."""
         self.undecodable = 0
         self.stale = 0
 
@@ -96,6 +98,7 @@ class Receiving:
         self._by_link.clear()
         self._by_source.clear()
         self._retry.clear()
+        self.due = math.inf
         lost, self._news.unwritten = self._news.unwritten, []
         if lost:
             error = ConnectionLost(f"the connection went before the settlement was written: {cause}")
@@ -211,6 +214,7 @@ class Receiving:
                 error = ConnectionLost(f"{life.peer} has ended the subscription: {cause}")
                 error.__cause__ = cause
                 self._retry[source] = self._clock() + self._backoff.next()
+                self.due = min(self.due, self._retry[source])
                 self._news.subscribed(source, "", error)
             else:
                 self.wanted.pop(source, None)
@@ -222,11 +226,7 @@ class Receiving:
         """Attach again what is due."""
         for source in [source for source, when in self._retry.items() if now >= when]:
             self._attach(source, self.wanted[source])
-
-    @property
-    def due(self) -> float:
-        """When `run` is to be called next."""
-        return min(self._retry.values(), default=math.inf)
+        self.due = min(self._retry.values(), default=math.inf)
 
     # Messages
 

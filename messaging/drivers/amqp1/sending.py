@@ -120,12 +120,15 @@ class Sending:
         self._reply_to = _NULL
         self._reply_address = ""
         self.blocked = False
+        self.due = math.inf
+        """When `run` is to be called next; too early after what was waiting has gone."""
 
     # Lives
 
     def begin(self, life: Life) -> None:
         """There is a connection: attach what serves all addresses."""
         self._life = life
+        self.due = math.inf
         self._plans.clear()
         self._links.clear()
         if life.profile.anonymous:
@@ -182,6 +185,7 @@ class Sending:
             self._write(plan, outgoing)
         else:
             link.outbox.push(outgoing)
+            self.due = min(self.due, link.outbox.next_expiry)
             if link.outbox.blocked:
                 self.blocked = True
 
@@ -371,7 +375,7 @@ class Sending:
         condition = life.engine.end_condition(pointer)
         cause = refused(condition, link.address or "the sending link", life.peer)
         for delivery in [each for each in self.under_way if life.engine.link_of(each) == pointer]:
-            outgoing, address = self.under_way.pop(delivery)
+            outgoing, _address = self.under_way.pop(delivery)
             self._tell(in_doubt(outgoing, cause))
         if link.address is not None:
             # What waits for this address alone cannot go; NoRoute and its like tell the sender why.
@@ -380,6 +384,7 @@ class Sending:
         link.credit = 0
         life.engine.end(pointer, detach=False)
         link.retry_at = self._clock() + link.backoff.next()
+        self.due = min(self.due, link.retry_at)
         return True
 
     def _refuse(self, link: SendLink, cause: TransportError) -> None:
@@ -400,11 +405,7 @@ class Sending:
                 self._look_at_marks()
             if now >= link.retry_at:
                 self._attach(link)
-
-    @property
-    def due(self) -> float:
-        """When `run` is to be called next."""
-        return min((min(link.outbox.next_expiry, link.retry_at) for link in self._links.values()), default=math.inf)
+        self.due = min((min(link.outbox.next_expiry, link.retry_at) for link in self._links.values()), default=math.inf)
 
     def _tell_expired(self, outbox: Outbox) -> None:
         for result in outbox.news():

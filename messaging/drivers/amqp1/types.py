@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-__all__ = ["encode_string", "encode_symbol", "encode_value", "read_value"]
+__all__ = ["encode_string", "encode_symbol", "encode_value", "read_fields", "read_value", "skip_value"]
 
 _NULL = b"\x40"
 _pack_int = struct.Struct(">q").pack
@@ -69,6 +69,57 @@ def read_value(data: bytes, at: int) -> tuple[Any, int]:
     if reader is None:
         raise ValueError(f"no type has the code {data[at]:#04x}")
     return reader(data, at + 1)
+
+
+def read_fields(data: bytes, at: int) -> tuple[list[Any], int]:
+    """Read a list of plain fields; the same as `read_value`, with the types that most fields have written out."""
+    code = data[at]
+    if code == 0xC0:
+        end = at + 2 + data[at + 1]
+        count = data[at + 2]
+        at += 3
+    elif code == 0xD0:
+        end = at + 5 + int.from_bytes(data[at + 1 : at + 5])
+        count = int.from_bytes(data[at + 5 : at + 9])
+        at += 9
+    elif code == 0x45:
+        return [], at + 1
+    else:
+        raise ValueError("a list was expected")
+    if end > len(data):
+        raise ValueError("a list goes past the end")
+    fields: list[Any] = []
+    for _ in range(count):
+        code = data[at]
+        if code == 0x40:
+            fields.append(None)
+            at += 1
+        elif code == 0xA1:
+            start = at + 2
+            at = start + data[at + 1]
+            if at > end:
+                raise ValueError("a string goes past its list")
+            fields.append(data[start:at].decode())
+        else:
+            value, at = read_value(data, at)
+            fields.append(value)
+    if at != end:
+        raise ValueError("a list does not end where it says")
+    return fields, end
+
+
+def skip_value(data: bytes, at: int) -> int:
+    """Return the position behind a map or a list, without reading it; of others, behind the value."""
+    code = data[at]
+    if code in (0xC0, 0xC1):
+        end = at + 2 + data[at + 1]
+    elif code in (0xD0, 0xD1):
+        end = at + 5 + int.from_bytes(data[at + 1 : at + 5])
+    else:
+        return read_value(data, at)[1]
+    if end > len(data):
+        raise ValueError("a value goes past the end")
+    return end
 
 
 def _fixed(code: int, layout: str) -> None:
