@@ -10,24 +10,22 @@ from tests.brokers import SERVERS, ServerFailed
 
 
 def main(names: list[str]) -> int:
-    """Start the named servers, print their URLs, and end them at Ctrl-C or at the end of the standard input."""
+    """Start the named servers, print their URLs, and end them at Ctrl-C."""
     unknown = [name for name in names if name not in SERVERS]
     if unknown or not names:
         print(f"usage: python -m tests.brokers {'|'.join(SERVERS)}...", file=sys.stderr)
         return 2
-    with ExitStack() as stack:
-        for name in names:
-            try:
+    try:
+        with ExitStack() as stack:
+            for name in names:
                 server = stack.enter_context(SERVERS[name]())
-            except ServerFailed as error:
-                print(f"{name}: {error}", file=sys.stderr)
-                return 1
-            print(f"{name}: {server.url} (log: {server.log})", flush=True)
-        try:
+                print(f"{name}: {server.url} (log: {server.log})", flush=True)
             Event().wait()
-        except KeyboardInterrupt:
-            print("stopping", flush=True)
-    return 0
+    except KeyboardInterrupt:
+        return 0
+    except ServerFailed as error:
+        print(error, file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":
