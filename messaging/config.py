@@ -14,7 +14,6 @@ are only collected, with their origin, so that an error can say where a bad one 
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +63,8 @@ def load_config(path: str | os.PathLike[str] | None = None, environment: Mapping
 
 
 def _read_file(path: Path) -> Mapping[str, Mapping[str, Any]]:
+    import tomllib  # 2 ms that only a file costs
+
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

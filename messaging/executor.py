@@ -10,18 +10,43 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from _thread import allocate_lock
+from _thread import allocate_lock, get_ident
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 from messaging.errors import Closed
 
-__all__ = ["InlineExecutor", "Job", "ThreadExecutor"]
+__all__ = ["Desk", "InlineExecutor", "Job", "ThreadExecutor"]
 
 _log = logging.getLogger(__name__)
 
 Job = Callable[[], None]
+
+_QUICK = 0.001
+"""Seconds that a quick job takes at most."""
+_CONFIDENCE = 8
+"""After so many quick jobs in a row the next one is expected to be quick as well."""
+
+
+class Desk(Protocol):
+    """Where jobs come from. A worker that is through with one fetches the next by itself, while jobs are quick and come
+    one by one: that saves two switches of threads per job.
+    """
+
+    def invite(self) -> None:
+        """A worker has got the only job, and will attend soon; called by whoever hands it over."""
+
+    def attend(self, found: Callable[[], int], stay: bool) -> None:
+        """Bring away what the last job has posted, and where `stay` is true wait a moment for the next one, until
+        `found` counts any. Called by workers.
+        """
+
+    def employ(self, ident: int) -> None:
+        """The thread of this ident attends after each of its jobs, from now on."""
+
+    def dismiss(self, ident: int) -> None:
+        """It does no more."""
 
 
 class InlineExecutor:
@@ -44,8 +69,13 @@ class InlineExecutor:
 class ThreadExecutor:
     """Up to `slots` threads, started when they are first needed, kept until close. Thread-safe."""
 
-    def __init__(self, slots: int, name: str) -> None:
+    def __init__(self, slots: int, name: str, desk: Desk | None = None) -> None:
         self.slots = slots
+        self._desk = desk
+        self._quick = 0
+        """Quick jobs in a row, about."""
+        self._fetching: set[int] = set()
+        """The workers that look for jobs next."""
         self._name = name
         self._jobs: deque[Job] = deque()
         self._sleepers: deque[Any] = deque()
@@ -55,11 +85,16 @@ class ThreadExecutor:
         """Whether a thread was woken or started and has not looked for a job yet."""
         self._closed = False
 
-    def submit(self, jobs: Iterable[Job]) -> None:
+    def submit(self, jobs: Sequence[Job]) -> None:
         """Run the jobs on the pool, in any order. Raises Closed."""
         if self._closed:
             raise Closed("the server was stopped")
         self._jobs.extend(jobs)
+        if self._desk is not None and len(jobs) == 1:
+            if get_ident() in self._fetching:
+                return
+            if self._quick >= _CONFIDENCE:
+                self._desk.invite()
         self._wake_one()
 
     def _wake_one(self) -> None:
@@ -88,7 +123,21 @@ class ThreadExecutor:
         return True
 
     def _work(self) -> None:
+        ident = get_ident()
+        desk = self._desk
+        if desk is None:
+            self._work_off(ident)
+            return
+        desk.employ(ident)
+        try:
+            self._work_off(ident)
+        finally:
+            desk.dismiss(ident)
+
+    def _work_off(self, ident: int) -> None:
         jobs = self._jobs
+        desk = self._desk
+        clock = time.perf_counter
         sleepers = self._sleepers
         bell = allocate_lock()
         bell.acquire()
@@ -105,7 +154,15 @@ class ThreadExecutor:
             if job is not None:
                 if jobs:
                     self._wake_one()
+                if desk is None:
+                    _run(job)
+                    continue
+                begun = clock()
                 _run(job)
+                self._quick = self._quick + 1 if clock() - begun < _QUICK else 0
+                self._fetching.add(ident)
+                desk.attend(jobs.__len__, self._quick >= _CONFIDENCE and not jobs and not self._closed)
+                self._fetching.discard(ident)
                 continue
             if self._closed and not jobs:
                 return

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from messaging.drivers.base import Role
 from messaging.errors import Cancelled, Closed, ConfigError, DeadlineExceeded, Delivered, Forked, NotStarted, StateError
-from messaging.executor import InlineExecutor, ThreadExecutor
+from messaging.executor import Desk, InlineExecutor, ThreadExecutor
 from messaging.message import Source
 from messaging.operations import Operations
 from messaging.subscription import DeliveryHandler
@@ -80,6 +80,10 @@ class ServiceCore:
         self._operations: Operations
 
     # What subclasses say
+
+    def _desk(self) -> Desk | None:
+        """Where the workers of this service fetch their jobs, if they do."""
+        return None
 
     def _name(self) -> str:
         """Name the service in messages for people."""
@@ -213,7 +217,7 @@ class BlockingService(ServiceCore):
             told.set()
 
         if not self._inline:
-            self._executor = ThreadExecutor(self._slots, f"messaging {self._name()}")
+            self._executor = ThreadExecutor(self._slots, f"messaging {self._name()}", self._desk())
         if self._any_async:
             from messaging.coroutines import CoroutineRunner  # asyncio is imported by those who use it
 

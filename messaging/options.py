@@ -7,7 +7,6 @@ documentation, so that the two cannot differ.
 
 from __future__ import annotations
 
-import difflib
 import math
 import types
 import typing
@@ -37,6 +36,8 @@ class OptionInfo(NamedTuple):
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """Return ` - did you mean 'x'?` for the closest known spelling, or nothing."""
+    import difflib  # 1 ms that only a mistake costs
+
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f" - did you mean {close[0]!r}?" if close else ""
 

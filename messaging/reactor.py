@@ -25,9 +25,9 @@ import time
 from _thread import LockType
 from collections import deque
 from collections.abc import Callable, Sequence
-from random import random
 from typing import Any
 
+from messaging.backoff import draw
 from messaging.deadline import Clock
 from messaging.drivers.base import Capabilities, Connection, ConnectionEvents, Services, State
 from messaging.errors import Closed, ConnectFailed, Delivered, TransportError
@@ -59,7 +59,7 @@ class Reactor:
     ) -> None:
         self.name = name
         self.clock = clock
-        self.random = random
+        self.random = draw
         self.capabilities = capabilities
         self.state = State.CONNECTING
         self.on_change: list[Callable[[], None]] = []

@@ -6,6 +6,10 @@ at once but *parks*: for a moment nobody pumps. A caller that comes within that 
 itself (`exchange`), until its own answer is there, for 5 ms at the most, and only as long as nobody else wants
 anything: then it leaves, and our thread goes on. Callers do not hand over to each other.
 
+A server's worker does the same (`attend`): when quick requests come one by one, our thread parks as soon as it has
+handed one out, and the worker brings its answer away by itself and waits there for the next request, which it then
+serves. Our thread is called when a worker has waited in vain, and comes by itself when one stays away for a period.
+
 The seat is a dictionary with one key, because `setdefault` decides between two who want it in one step of the
 interpreter. The rule of the reactor holds for whoever sits there. It raises `_sleeping`, looks into the inbox, then
 waits; and when it leaves, it raises `_sleeping`, frees the seat, looks into the inbox, and rings for our thread if
@@ -23,6 +27,7 @@ import logging
 import threading
 import time
 from _thread import LockType, allocate_lock, get_ident
+from collections.abc import Callable
 from functools import partial
 
 from messaging.deadline import Clock
@@ -36,6 +41,8 @@ __all__ = ["ThreadReactor"]
 
 _log = logging.getLogger(__name__)
 
+_REST = 0.005
+"""Seconds for which a driver must want to be left alone, for its connection to be left alone."""
 _CLOSED = State.CLOSED
 _CROWD = 0.05
 """Seconds for which nobody is let in after two callers have met: they would only make each other leave."""
@@ -70,6 +77,9 @@ class ThreadReactor(Reactor):
         """Whether whoever left the seat has left something to do."""
         self._inviting = False
         """Whether a caller has waited for our thread, and might come again soon."""
+        self._attended = False
+        """Whether a worker has got a request, and will attend when it has answered."""
+        self._workers: set[int] = set()
         self._visits = 0
         self._crowded_until = 0.0
         self._in_pump = False
@@ -93,7 +103,8 @@ class ThreadReactor(Reactor):
         if self._parked:
             holder = self._seat.get(_SEAT)
             if holder is None or not holder[0].locked():
-                self._ring()
+                if get_ident() not in self._workers:
+                    self._ring()
                 return
         self._connection.wake()
 
@@ -124,7 +135,7 @@ class ThreadReactor(Reactor):
                 self._sleeping = False
                 if self._flushed:
                     self._run_flushed()
-                if self._inviting and hint > self.period and not self.outstanding() and self._may_park():
+                if self._inviting and hint > _REST and not self.outstanding() and self._may_park():
                     self._park()
                     connection = self._connection
                     hint = 0.0
@@ -140,7 +151,7 @@ class ThreadReactor(Reactor):
             and self.state is State.READY
             and self.holding.reply_ready
             and self.clock() >= self._crowded_until
-            and self._subscriptions.only_replies()
+            and (self._attended or self._subscriptions.only_replies())
             # A caller in a library that blocks could not leave at its deadline.
             and self.capabilities.pump_stall == 0.0
         )
@@ -148,7 +159,7 @@ class ThreadReactor(Reactor):
     def _park(self) -> None:
         """Leave the connection to whoever comes; return when something is to be done, or when nobody has come."""
         seat = self._seat
-        self._inviting = self._wanted = False
+        self._inviting = self._attended = self._wanted = False
         self._sleeping = self._parked = True
         del seat[_SEAT]
         seen = -1
@@ -205,6 +216,9 @@ class ThreadReactor(Reactor):
         self._inviting = True
         if answered is None:
             self.publish(outgoing)
+            if self._parked and get_ident() in self._workers:
+                # It will not attend before this has ended.
+                self._ring()
         return bell.acquire(timeout=max(0.0, until - self.clock()))
 
     def _visit(self, outgoing: Outgoing, bell: LockType, until: float) -> bool | None:
@@ -225,7 +239,10 @@ class ThreadReactor(Reactor):
                         raise
                     self._failure = error
                     answered = False
-            self._leave(answered)
+            # Who meets others, or comes too late to be alone, is no company for the next one either.
+            if answered is None or self._inbox or self.outstanding():
+                self._crowded_until = self.clock() + _CROWD
+            self._leave(answered is None)
         return answered
 
     def _pump_for(self, outgoing: Outgoing, bell: LockType, until: float) -> bool:
@@ -254,18 +271,75 @@ class ThreadReactor(Reactor):
             now = self.clock()
         self._in_pump = False
         self._direct = self.capabilities.threadsafe_publish
-        if not answered or rest < self.period or self._flushed:
+        if not answered or rest < _REST or self._flushed:
             self._wanted = True
         return answered
 
-    def _leave(self, answered: bool | None) -> None:
+    def _leave(self, hurried: bool) -> None:
         """Free the seat, and call our thread if anything is left to do."""
-        if answered is None or self._inbox or self.outstanding():
+        if hurried:
             self._wanted = True
-            self._crowded_until = self.clock() + _CROWD
         self._visits += 1
         self._sleeping = True
         del self._seat[_SEAT]
         # The look that the invariant asks for: after the flag, before nobody looks.
         if self._wanted or self._inbox:
             self._ring()
+
+    # Workers of a server
+
+    def invite(self) -> None:
+        """See Desk; called on the owner."""
+        self._inviting = self._attended = True
+
+    def employ(self, ident: int) -> None:
+        """See Desk."""
+        self._workers.add(ident)
+
+    def dismiss(self, ident: int) -> None:
+        """See Desk."""
+        self._workers.discard(ident)
+
+    def attend(self, found: Callable[[], int], stay: bool) -> None:
+        """See Desk."""
+        if not self._parked:
+            return
+        if not stay:
+            if self._inbox:
+                self._ring()
+            return
+        lock = allocate_lock()
+        mine = (lock, get_ident())
+        with lock:
+            if self._seat.setdefault(_SEAT, mine) is not mine:
+                return
+            try:
+                self._pump_until(found)
+            except Exception as error:
+                self._failure = error
+                self._wanted = True
+            # Several jobs are for several workers, and our thread hands out what comes meanwhile.
+            self._leave(found() != 1)
+
+    def _pump_until(self, found: Callable[[], int]) -> None:
+        """Send what is in the inbox, and pump until there is a job."""
+        timers = self.timers
+        connection = self._connection
+        inbox = self._inbox
+        now = self.clock()
+        end = now + self.period
+        rest = self.period
+        while not found() and not self._closing and not self._flushed:
+            if inbox:
+                self._drain()
+                rest = self.period
+            wait = min(end, timers.due) - now
+            if wait <= 0.0:
+                break
+            self._sleeping = True
+            # The look that the invariant asks for: after the flag, before the wait.
+            rest = connection.pump(0.0 if inbox else min(wait, rest))
+            self._sleeping = False
+            now = self.clock()
+        if rest < _REST or now >= timers.due or self._flushed:
+            self._wanted = True

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from messaging.executor import Desk
 from messaging.lifecycle import BlockingService
 from messaging.rpc.base_server import ServerCore
+from messaging.thread_reactor import ThreadReactor
 from messaging.transport import Transport
 
 __all__ = ["Server"]
@@ -23,3 +25,7 @@ class Server(BlockingService, ServerCore):
     """
 
     transport: Transport
+
+    def _desk(self) -> Desk | None:
+        reactor = self.transport.operations(self._role).reactor
+        return reactor if isinstance(reactor, ThreadReactor) else None

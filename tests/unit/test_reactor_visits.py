@@ -107,11 +107,11 @@ class Visited(SlowReactor):
 class LeavesWithoutLooking(Visited):
     """Planted: whoever leaves does not look into the inbox."""
 
-    def _leave(self, answered: bool | None) -> None:
+    def _leave(self, hurried: bool) -> None:
         self._visits += 1
         self._sleeping = True
         del self._seat["seat"]
-        if not answered:
+        if hurried or self._wanted:
             self._wanted = True
             self._ring()
 
@@ -119,8 +119,8 @@ class LeavesWithoutLooking(Visited):
 class LooksBeforeItLeaves(Visited):
     """Planted: whoever leaves looks into the inbox, and then raises the flag and frees the seat."""
 
-    def _leave(self, answered: bool | None) -> None:
-        left = bool(self._inbox) or not answered
+    def _leave(self, hurried: bool) -> None:
+        left = bool(self._inbox) or hurried or self._wanted
         self._visits += 1
         self._sleeping = True
         del self._seat["seat"]
