@@ -124,7 +124,7 @@ def build_settings(table: type[T], layers: Sequence[tuple[str, Mapping[str, Any]
             if name not in known:
                 listed = ", ".join(sorted(known)) or "none"
                 # Whoever replaces the URL in one place may still have another driver's options in the other.
-                whose = f" of {url.scheme}://" if (url := fixed.get("url")) is not None else ""
+                whose = f" of {url.kind}://" if (url := fixed.get("url")) is not None else ""
                 raise ConfigError(
                     f"unknown option {name!r} ({origin}){nearest(name, list(known))}; options{whose}: {listed}"
                 )

@@ -117,7 +117,7 @@ class BaseTransport:
 
     def _name(self, role: Role) -> str:
         hosts = ",".join(host.address for host in self.url.hosts)
-        place = f"{self.url.scheme}://{hosts}"
+        place = f"{self.url.kind}://{hosts}"
         return place if role is Role.ALL else f"{place} ({role.value})"
 
     def _reactors(self) -> list[Reactor]:

@@ -49,6 +49,11 @@ class Url:
     """None when the URL has no path at all; "" for a lone slash; decoded."""
     options: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def kind(self) -> str:
+        """The scheme, with its variant."""
+        return f"{self.scheme}+{self.variant}" if self.variant else self.scheme
+
     def _text(self, reveal: bool) -> str:
         hosts = []
         for host in self.hosts:
@@ -61,7 +66,7 @@ class Url:
             name = quote(host.name, safe=":*~")
             name = f"[{name}]" if ":" in name else name
             hosts.append(login + (name if host.port is None else f"{name}:{host.port}"))
-        text = f"{self.scheme}{'+' + self.variant if self.variant else ''}://{','.join(hosts)}"
+        text = f"{self.kind}://{','.join(hosts)}"
         if self.vhost is not None:
             # Slashes stay readable: a directory (zmq+local:///run/app) is a vhost too.
             text += "/" + quote(self.vhost, safe="/")

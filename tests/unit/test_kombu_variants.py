@@ -10,9 +10,9 @@ import pytest
 from messaging import open_transport
 from messaging.drivers import load_driver
 from messaging.drivers.base import State
-from messaging.drivers.kombu import Driver, VirtualSettings, plain_session
+from messaging.drivers.kombu import Driver, VirtualSettings, plain_session, variants
 from messaging.drivers.kombu.connection import KombuConnection
-from messaging.errors import ConfigError, InvalidUrl, Unsupported
+from messaging.errors import ConfigError, DriverNotInstalled, InvalidUrl, Unsupported
 from messaging.message import Outcome, Outgoing, Route, Source, SourceKind, Token
 from messaging.url import parse_url
 from tests.unit.pumping import Recorder, Services
@@ -30,7 +30,8 @@ EXCHANGE = "tests"
         ("kombu+amqp://host/", InvalidUrl, ["kombu://", "tls=yes"]),
         ("kombu+redis://", InvalidUrl, ["host", "6379"]),
         ("kombu+redis://host/name", InvalidUrl, ["number of a database", "name"]),
-        ("kombu+redis://host/0?visibilty_timeout=3", ConfigError, ["visibility_timeout"]),
+        ("kombu+redis://host/0?tls_ca=/no/such/file", ConfigError, ["tls_ca", "/no/such/file"]),
+        ("kombu+redis://host/0?visibilty_timeout=3", ConfigError, ["visibility_timeout", "of kombu+redis://"]),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_the_reason(url: str, kind: type[Exception], words: list[str]) -> None:
@@ -40,9 +41,20 @@ def test_what_cannot_be_used_is_refused_with_the_reason(url: str, kind: type[Exc
     assert [word for word in words if word not in str(caught.value)] == []
 
 
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the transport is opened, not when it first connects."""
+
+    def missing(variant: str) -> type:
+        raise ModuleNotFoundError("No module named 'botocore'")
+
+    monkeypatch.setattr(variants, "get_transport_cls", missing)
+    with pytest.raises(DriverNotInstalled, match=r"kombu\+sqs://.*botocore"):
+        open_transport("kombu+sqs://host/")
+
+
 def test_other_transports_promise_no_more_than_all_of_them_can() -> None:
     """No fanout, pools, storage or confirmations where nothing was tried."""
-    capabilities = open_transport("kombu+sqs://host/").capabilities
+    capabilities = open_transport("kombu+pyro://host/").capabilities
     assert (capabilities.fanout, capabilities.pools, capabilities.storage) == ("none", False, False)
     assert (capabilities.confirms, capabilities.redelivers) == (False, "none")
 
@@ -57,7 +69,7 @@ def test_an_unknown_version_is_refused_with_the_cure(monkeypatch: pytest.MonkeyP
 def test_a_variant_has_the_driver_that_knows_it() -> None:
     """RabbitMQ is served without a variant, and by another driver."""
     assert isinstance(load_driver("kombu", "redis"), Driver)
-    assert isinstance(load_driver("kombu", "sqs"), Driver)
+    assert isinstance(load_driver("kombu", "pyro"), Driver)
     assert not isinstance(load_driver("kombu"), Driver)
 
 

@@ -23,6 +23,8 @@ class Driver:
     def capabilities(self, settings: VirtualSettings) -> base.Capabilities:
         """What redis can do by kombu; of other transports, only what all of them have. Raises ConfigError."""
         check_url(settings.url)
+        if settings.tls_parameters() is not None:
+            settings.check_files()
         if settings.url.variant not in TESTED:
             return base.Capabilities(
                 no_route="never",

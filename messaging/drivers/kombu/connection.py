@@ -23,7 +23,7 @@ from messaging.drivers.kombu.session import Connect, Session
 from messaging.drivers.kombu.settings import VirtualSettings
 from messaging.drivers.outbox import unwritten
 from messaging.drivers.wakeup import WakeUp
-from messaging.errors import AuthFailed, Cancelled, Closed, ConnectFailed, ConnectionLost
+from messaging.errors import Cancelled, Closed, ConnectFailed, ConnectionLost, MessagingError
 from messaging.message import Delivery, Outcome, Outgoing, Source
 from messaging.url import Host
 
@@ -251,15 +251,15 @@ class KombuConnection:
 
     def _fail(self, error: BaseException | None) -> None:
         if isinstance(error, ConnectFailed):
-            cause: Exception = error
+            cause: MessagingError = error
         else:
             cause = ConnectFailed(f"kombu cannot connect: {error}")
             cause.__cause__ = error
         self._retry_after(cause)
 
-    def _retry_after(self, cause: Exception) -> None:
-        # The same login would be refused again.
-        retry_in = None if isinstance(cause, AuthFailed) else self._backoff.next()
+    def _retry_after(self, cause: MessagingError) -> None:
+        # A login that was refused would be refused again.
+        retry_in = self._backoff.next() if cause.retryable else None
         self._retry_at = math.inf if retry_in is None else self._clock() + retry_in
         self._note(State.LOST, cause, retry_in)
 

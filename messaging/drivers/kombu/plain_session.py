@@ -49,6 +49,8 @@ def connect(settings: VirtualSettings, host: Host, login: tuple[str, str] | None
         transport = connection.transport
         transport.establish_connection()
         channel = transport.create_channel(transport)
+    except ImportError as error:
+        raise ConnectFailed(f"kombu lacks a package for {settings.url.variant}: {error}", retryable=False) from error
     except Exception as error:
         # Each transport has exceptions of its own, of libraries that may be any.
         raise ConnectFailed(f"kombu cannot connect to {host.address} by {settings.url.variant}: {error}") from error

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import kombu
-from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport import TRANSPORT_ALIASES, get_transport_cls
 
-from messaging.errors import ConfigError, InvalidUrl, Unsupported
+from messaging.errors import ConfigError, DriverNotInstalled, InvalidUrl, Unsupported
 from messaging.options import nearest
 from messaging.url import Url
 
@@ -45,6 +45,10 @@ def check_url(url: Url) -> None:
                 f"kombu has no transport {variant!r} that could be used{nearest(variant, [*TESTED, *untested])}; there "
                 f"are {_listed(TESTED)}, and untested {_listed(untested)}"
             )
+        try:
+            get_transport_cls(variant)
+        except ImportError as error:
+            raise DriverNotInstalled(f"kombu+{variant}:// needs what kombu's transport needs: {error}") from error
         return
     if not url.hosts:
         raise InvalidUrl(f"kombu+{variant}:// needs the host of its server: kombu+{variant}://:password@host:6379/0")
