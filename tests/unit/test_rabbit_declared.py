@@ -13,6 +13,8 @@ import pytest
 import messaging
 from messaging import Target, rpc
 from messaging.drivers.base import Role, State
+from messaging.drivers.rabbit.methods import Bind, DeclareExchange, DeclareQueue
+from messaging.drivers.rabbit.topology import NativeTopology
 from messaging.errors import ConnectionLost, Delivered, NoRoute, Overloaded, Rejected
 from messaging.message import Outcome, Route, Source, SourceKind
 from messaging.testing.conformance.bare import Bare, together
@@ -91,19 +93,40 @@ def test_a_server_says_why_it_cannot_start(rabbit_broker: Any) -> None:
         channel.queue_delete(f"messaging/any/messaging/{topic}")
 
 
+def provide(channel: Any, target: Target) -> None:
+    """Declare what a server needs, as an administrator would."""
+    made = NativeTopology("anybody", provided=True)
+    for kind in (SourceKind.ANY, SourceKind.ONE, SourceKind.ALL):
+        for method in made.intake(Source(kind, "messaging", target.topic or "", target.server or "")).methods:
+            if isinstance(method, DeclareExchange):
+                channel.exchange_declare(method.name, method.type, durable=True)
+            elif isinstance(method, DeclareQueue):
+                channel.queue_declare(method.name, durable=True, arguments=dict(method.arguments))
+            elif isinstance(method, Bind):
+                channel.queue_bind(method.queue, method.exchange, method.key)
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_without_declaring_everything_works_that_is_there(rabbit_broker: Any, scheme: str) -> None:
-    """declare=no: a server and a client that may only use what others have made; what is not there is named."""
+    """declare=no: a user who may configure nothing serves and calls over what others have made; what is not there is
+    named.
+    """
     target = Target(topic=unique("provided"), server="a")
-    with messaging.open_transport(rabbit_broker.url) as provider:
-        rpc.Server(provider, target, [Echo()]).start()
-        url = rabbit_broker.url_for(scheme)
-        with messaging.open_transport(url, declare=False, replies="direct") as transport:
-            client = rpc.Client(transport, target, timeout=10)
-            assert client.call({}, "echo", value=1) == 1
-            client.fanout({}, "echo", value=2)
-            with pytest.raises(messaging.MessagingError, match="declare=no, and what is needed is not there"):
-                rpc.Server(transport, Target(topic=unique("missing"), server="a"), [Echo()]).start()
+    user = unique("plain")
+    rabbit_broker.add_user(user, "pw", configure="^$")
+    with by_hand(rabbit_broker) as channel:
+        provide(channel, target)
+    url = rabbit_broker.url_for(scheme, user=user, password="pw")
+    with messaging.open_transport(url, declare=False) as transport, rpc.Server(transport, target, [Echo()]):
+        client = rpc.Client(transport, target, timeout=10)
+        assert client.call({}, "echo", value=1) == 1
+        assert client.prepare(server="a").call({}, "echo", value=2) == 2
+        client.fanout({}, "echo", value=3)
+        missing = rpc.Server(transport, Target(topic=unique("missing"), server="a"), [Echo()])
+        with pytest.raises(messaging.MessagingError, match="declare=no, and what is needed is not there"):
+            missing.start()
+    with messaging.open_transport(url) as transport, pytest.raises(messaging.MessagingError, match="declare=no"):
+        rpc.Server(transport, Target(topic=unique("refused"), server="a"), [Echo()]).start()
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -31,7 +31,7 @@ def broker_capabilities(settings: RabbitSettings) -> base.Capabilities:
         ordering="queue",
         ttl=True,
         flow_control=True,
-        stable_reply_address=settings.replies == "queue",
+        stable_reply_address=not _direct(settings),
         max_body=settings.max_body,
     )
 
@@ -45,7 +45,8 @@ def broker_connection(
 ) -> RabbitConnection:
     """Make a connection that speaks through a client library; no I/O yet."""
     # Only a client has nothing but answers at its address; a server is told of cancellations there.
-    direct = settings.replies == "direct" and role is base.Role.RPC_CLIENT
+    # Who may not declare has no queue of its own to be answered at.
+    direct = _direct(settings) and (role is base.Role.RPC_CLIENT or not settings.declare)
     return RabbitConnection(
         settings,
         role,
@@ -75,4 +76,9 @@ def _topology(settings: RabbitSettings, direct: bool) -> Callable[[str], Topolog
         topic_expires=settings.topic_expires,
         max_length=settings.max_length,
         direct_replies=direct,
+        provided=not settings.declare,
     )
+
+
+def _direct(settings: RabbitSettings) -> bool:
+    return settings.replies == "direct" or (not settings.declare and settings.wire == "native")

@@ -75,7 +75,10 @@ class RabbitSettings(base.Settings, frozen=True, kw_only=True):
     ] = 1_000_000
     replies: Annotated[
         Literal["queue", "direct"],
-        Meta(description="queue: answers survive a reconnect; direct: by direct reply-to, without any queue"),
+        Meta(
+            description="queue: answers survive a reconnect; direct: by direct reply-to, without any queue, as always "
+            "with declare=no"
+        ),
     ] = "queue"
     max_body: Annotated[
         int, Meta(description="Bytes of the largest message; no more than the broker's max_message_size", ge=1)

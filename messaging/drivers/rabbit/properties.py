@@ -104,9 +104,10 @@ def delivered(
     if headers:
         attempt = headers.pop(ATTEMPT, 1)
         before = headers.pop(_DELIVERY_COUNT, 0)
-        if type(attempt) is not int or type(before) is not int:
+        # A library may read a number of 64 bits as its own kind of int, as pika does.
+        if not isinstance(attempt, int) or not isinstance(before, int):
             raise ValueError("a count of attempts is no number")
-        attempt += before
+        attempt = int(attempt) + int(before)
     if properties.message_id is not None:
         headers[MESSAGE_ID] = properties.message_id
     if properties.correlation_id is not None:

@@ -145,8 +145,13 @@ class Publisher:
         self._clock = clock
         self._confirmed = Lane(self, channels, True)
         self._plain = Lane(self, channels, False)
-        self._plain.lodges = direct_replies
-        self._lanes = (self._confirmed, self._plain)
+        self._asking = self._plain
+        """What asks for answers: with direct replies it has to go where they are received."""
+        self._lanes: tuple[Lane, ...] = (self._confirmed, self._plain)
+        if direct_replies:
+            self._asking = Lane(self, channels, False)
+            self._asking.lodges = True
+            self._lanes = (*self._lanes, self._asking)
         self._parked: dict[tuple[str, str, bool], Outbox] = {}
         self._count = 0
         self._repeated: set[int] = set()
@@ -168,17 +173,20 @@ class Publisher:
         if len(outgoing.body) > self._max_body:
             self.tell(SentResult(outgoing, None, self._too_large(len(outgoing.body))))
             return
-        confirmed = outgoing.confirm and not (outgoing.reply_to and self._plain.lodges)
-        (self._confirmed if confirmed else self._plain).outbox.push(outgoing)
+        if outgoing.reply_to and self._asking.lodges:
+            lane = self._asking
+        else:
+            lane = self._confirmed if outgoing.confirm else self._plain
+        lane.outbox.push(outgoing)
 
     def answers_come_to(self, channel: int | None) -> None:
         """With direct replies: the channel on which they are received, or None when it is gone."""
-        if self._plain.lodges:
-            self._plain.lodge(channel)
+        if self._asking.lodges:
+            self._asking.lodge(channel)
 
     def direct_returned(self, text: str, properties: Properties) -> None:
         """A message came back on the channel where the lane lodges."""
-        self._plain.on_returned(text, properties)
+        self._asking.on_returned(text, properties)
 
     def copy(self, copy: DriverCopy) -> None:
         """Take a message of the driver's own."""
@@ -192,29 +200,24 @@ class Publisher:
     @property
     def blocked(self) -> bool:
         """Whether so much waits that no more should be taken."""
-        return self._confirmed.outbox.blocked or self._plain.outbox.blocked
+        return any(lane.outbox.blocked for lane in self._lanes)
 
     @property
     def idle(self) -> bool:
         """Whether nothing waits to be written or confirmed."""
-        return not (
-            self._confirmed
-            or self._plain
-            or self._parked
-            or (self._confirmed.confirms and len(self._confirmed.confirms))
-        )
+        return not (self._parked or any(lane or (lane.confirms and len(lane.confirms)) for lane in self._lanes))
 
     @property
     def next_expiry(self) -> float:
         """When `expire` is to be called next."""
-        earliest = min(self._confirmed.outbox.next_expiry, self._plain.outbox.next_expiry)
+        earliest = min([lane.outbox.next_expiry for lane in self._lanes])
         for outbox in self._parked.values():
             earliest = min(earliest, outbox.next_expiry)
         return earliest
 
     def expire(self, now: float) -> None:
         """Tell of what has not been written by its deadline."""
-        for outbox in (self._confirmed.outbox, self._plain.outbox, *self._parked.values()):
+        for outbox in (*(lane.outbox for lane in self._lanes), *self._parked.values()):
             if outbox.next_expiry <= now:
                 outbox.expire(now)
                 self.news += outbox.news()

@@ -263,7 +263,8 @@ class Subscription(ChannelOwner):
     def on_channel_closed(self, code: int, text: str) -> None:
         """See ChannelOwner."""
         error = declaration_refused(code, text, self.intake.methods, not self._owner.declare)
-        if passing(code, text) and (self._owner.declare or self._has_been_ready):
+        leaving = self.phase in (Phase.LEAVING, Phase.LINGERING)
+        if leaving or (passing(code, text) and (self._owner.declare or self._has_been_ready)):
             self._fail(ConnectionLost(f"the broker has closed the channel of {self.source}: {code} {text}"))
         else:
             self._refuse(error)

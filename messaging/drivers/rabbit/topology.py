@@ -123,7 +123,8 @@ class NativeTopology:
 
     `expires`: seconds for which the queues of a process (reply, fanout, server) outlive their last consumer.
     `topic_expires`: the same for topic and pool queues; 0: for ever. `max_length`: messages in a topic, pool or server
-    queue.
+    queue. `provided`: everything was declared by somebody else, so nothing may have a random name: the fanout queue of
+    a server is messaging/all/EXCHANGE/TOPIC/SERVER, and answers come by direct reply-to.
     """
 
     def __init__(
@@ -135,9 +136,11 @@ class NativeTopology:
         topic_expires: float = 0.0,
         max_length: int = 1_000_000,
         direct_replies: bool = False,
+        provided: bool = False,
     ) -> None:
         self._identity = identity
-        self._direct_replies = direct_replies
+        self._direct_replies = direct_replies or provided
+        self._provided = provided
         self._known: dict[Route, Address] = {}
         bounds = {"x-max-length": max_length, "x-overflow": "reject-publish"}
         kind = {"x-queue-type": queue_type}
@@ -220,7 +223,8 @@ class NativeTopology:
             return Intake((DeclareQueue(name, arguments=self._dead),), (name,), name)
         declared = _exchange(exchange)
         if kind is SourceKind.ALL:
-            name = queue_name("all", exchange, topic, server, self._identity)
+            marks = [] if self._provided else [self._identity]
+            name = queue_name("all", exchange, topic, server, *marks)
             queue = DeclareQueue(name, arguments=self._own)
             return Intake((declared, queue, Bind(name, declared.name, _key("all", topic))), (name,), name, (name,))
         name = queue_name("pool", exchange, topic, pool)
