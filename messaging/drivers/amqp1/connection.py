@@ -12,22 +12,18 @@ from __future__ import annotations
 import enum
 import math
 import secrets
-import socket
-import ssl
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address
-from typing import Any
 
+from messaging.drivers.amqp1.dialing import Dialing, reason
 from messaging.drivers.amqp1.engine import Engine, Pointer
 from messaging.drivers.amqp1.news import News
 from messaging.drivers.amqp1.opening import Opening, refusal_of
-from messaging.drivers.amqp1.options import DEFAULT_PORT, DEFAULT_TLS_PORT, Amqp1Settings, new_tls_context, words
+from messaging.drivers.amqp1.options import Amqp1Settings, words
 from messaging.drivers.amqp1.profiles import Profile, capabilities_of
 from messaging.drivers.amqp1.receiving import Receiving
 from messaging.drivers.amqp1.sending import Life, Sending
 from messaging.drivers.base import ConnectionEvents, Role, Services, State
-from messaging.drivers.hosts import Hosts
-from messaging.drivers.stream import Place, Stream
+from messaging.drivers.stream import Stream
 from messaging.errors import AuthFailed, Closed, ConfigError, ConnectFailed, ConnectionLost
 from messaging.message import Delivery, Outcome, Outgoing, Source
 
@@ -61,21 +57,15 @@ class Amqp1Connection:
     def __init__(self, settings: Amqp1Settings, role: Role, events: ConnectionEvents, services: Services) -> None:
         self._settings = settings
         self._role = role
-        self._services = services
         self._clock = services.clock
         self._container = f"messaging-{secrets.token_hex(8)}"
         self._news = News(events)
         self._sending = Sending(self._news, self._clock, services.random, settings, self._container)
         self._receiving = Receiving(self._news, self._sending, self._clock, services.random, self._container)
         self.stream = Stream()
-        self._context = new_tls_context(settings)
-        self._hosts = Hosts(settings.url.hosts, services.random)
+        self._dialing = Dialing(settings, services, self.stream)
         self._opening = Opening(settings)
         self._phase = Phase.NEW
-        self._host = settings.url.hosts[0]
-        self._places: list[Place] = []
-        self._resolved: list[tuple[int, Any, BaseException | None]] = []
-        self._attempt = 0
         self._engine: Engine | None = None
         self._session: Pointer = None
         self._profile: Profile | None = None
@@ -91,7 +81,7 @@ class Amqp1Connection:
         self._handlers: dict[int, Callable[[Pointer], object]] = {
             Engine.DELIVERY: self._on_delivery,
             Engine.LINK_FLOW: self._sending.flowed,
-            Engine.LINK_REMOTE_OPEN: self._receiving.opened,
+            Engine.LINK_REMOTE_OPEN: self._on_link_open,
             Engine.LINK_REMOTE_CLOSE: self._on_link_end,
             Engine.LINK_REMOTE_DETACH: self._on_link_end,
             Engine.SESSION_REMOTE_OPEN: self._on_session,
@@ -156,7 +146,7 @@ class Amqp1Connection:
         if self.stream.wait(max(0.0, min(timeout, rest))):
             self._on_socket()
         now = self._clock()
-        if now >= self._next_due() or self._failure is not None or self._close_by is not None or self._resolved:
+        if now >= self._next_due() or self._failure is not None or self._close_by is not None or self._dialing.has_news:
             self._step(now)
         for _ in range(_ROUNDS):
             self._flush()
@@ -241,13 +231,13 @@ class Amqp1Connection:
         if self._phase is Phase.UP:
             lost: Exception = ConnectionLost(f"the connection to {self._title} broke: {error}")
         else:
-            lost = ConnectFailed(f"{self._title} cannot be connected: {_reason(error)}")
+            lost = ConnectFailed(f"{self._title} cannot be connected: {reason(error)}")
         lost.__cause__ = error
         return lost
 
     @property
     def _title(self) -> str:
-        return self._host.address
+        return self._dialing.host.address
 
     def _fail(self, cause: Exception) -> None:
         if self._failure is None:
@@ -263,8 +253,8 @@ class Amqp1Connection:
         elif self._phase is Phase.NEW or (self._phase is Phase.WAITING and now >= self._due):
             if self._close_by is None:
                 self._begin(now)
-        elif self._phase is Phase.RESOLVING and self._resolved:
-            self._take_resolved(now)
+        elif self._phase is Phase.RESOLVING and self._dialing.has_news:
+            self._connect(now)
         elif self._phase in (Phase.RESOLVING, Phase.CONNECTING, Phase.OPENING) and now >= self._due:
             seconds = self._settings.connect_timeout
             self._lose(ConnectFailed(f"{self._title} did not answer within {seconds:g} s (connect_timeout)"), now)
@@ -293,53 +283,28 @@ class Amqp1Connection:
     def _begin(self, now: float) -> None:
         if self._phase is Phase.WAITING:
             self._reconnects += 1
-        self._attempt += 1
-        self._host = self._hosts.next()
         self._due = now + self._settings.connect_timeout
         self._news.state(State.CONNECTING)
         self._phase = Phase.RESOLVING
-        host = self._host
-        port = host.port or (DEFAULT_TLS_PORT if self._context is not None else DEFAULT_PORT)
-        attempt = self._attempt
-
-        def resolve() -> Sequence[Place]:
-            return socket.getaddrinfo(host.name, port, type=socket.SOCK_STREAM)
-
-        def resolved(result: Any, error: BaseException | None) -> None:
-            self._resolved.append((attempt, result, error))
-            self.stream.wake()
-
-        if _is_address(host.name):
-            # Nothing that blocks: no name is looked up.
-            resolved(resolve(), None)
-            self._take_resolved(now)
-        else:
-            self._services.offload(resolve, resolved)
-
-    def _take_resolved(self, now: float) -> None:
-        while self._resolved:
-            attempt, places, error = self._resolved.pop(0)
-            if attempt != self._attempt:
-                continue
-            if error is not None:
-                self._lose(ConnectFailed(f"the name {self._host.name} cannot be resolved: {error}"), now)
-                return
-            self._places = list(places)
+        self._dialing.begin()
+        if self._dialing.has_news:
             self._connect(now)
 
     def _connect(self, now: float) -> None:
-        place = self._places.pop(0)
-        self._phase = Phase.CONNECTING
         try:
-            self.stream.connect(place, self._context, self._settings.tls_server_name or self._host.name)
+            if self._dialing.connect():
+                self._phase = Phase.CONNECTING
+        except ConnectFailed as error:
+            self._lose(error, now)
         except OSError as error:
+            self._phase = Phase.CONNECTING
             self._lose(self._broken(error), now)
 
     def _begin_opening(self) -> None:
         self._phase = Phase.OPENING
         self._heard = now = self._clock()
         try:
-            self._engine = self._opening.engine(self._host, self._container)
+            self._engine = self._opening.engine(self._dialing.host, self._container)
         except Exception as error:
             # The function given as credentials= is the user's.
             self._fail(AuthFailed(f"credentials= has failed: {error}"))
@@ -349,14 +314,17 @@ class Amqp1Connection:
 
     def _lose(self, cause: Exception, now: float) -> None:
         was_up = self._phase is Phase.UP
-        if self._phase is Phase.CONNECTING and self._places and not isinstance(cause, AuthFailed) and now < self._due:
+        if self._phase is Phase.CONNECTING and now < self._due:
             # A name may stand for several addresses, of which the next may answer.
             self.stream.drop()
-            self._connect(now)
-            return
+            try:
+                if self._dialing.try_next():
+                    return
+            except OSError as error:
+                cause = self._broken(error)
         self._phase = Phase.WAITING
         final = isinstance(cause, AuthFailed | ConfigError)
-        retry_in = None if final else self._opening.retry_at_once() or self._hosts.delay()
+        retry_in = None if final else self._opening.retry_at_once() or self._dialing.delay()
         self._due = math.inf if retry_in is None else now + retry_in
         self._tick_at = math.inf
         self._blocked = False
@@ -444,7 +412,11 @@ class Amqp1Connection:
     def _look_if_restored(self) -> None:
         if not self._restored and self._receiving.complete:
             self._restored = True
-            self._hosts.whole_again()
+            self._dialing.whole_again()
+
+    def _on_link_open(self, link: Pointer) -> None:
+        self._receiving.opened(link)
+        self._look_if_restored()
 
     def _on_link_end(self, link: Pointer) -> None:
         if not self._receiving.ended(link):
@@ -479,19 +451,3 @@ class Amqp1Connection:
             self._fail(ConnectFailed(f"{self._title} cannot be talked to: {condition}"))
         else:
             self._fail(ConnectionLost(f"the connection to {self._title} broke: {condition}"))
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is refused: {error.verify_message} (tls_ca, tls_server_name)"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {error.reason or error}; does it speak TLS on this port?"
-    return str(error) or type(error).__name__

@@ -26,7 +26,7 @@ from messaging.message import DEAD_ATTEMPT, DEAD_REASON, MESSAGE_ID, Delivery, O
 __all__ = ["Receiving"]
 
 _REPLY_CREDIT = 2_000
-"""Answers that may be on their way at a time; they are settled as they come, so more credit only makes larger bursts."""
+"""Answers that may be on their way at a time; settled as they come, so more credit would only make larger bursts."""
 _REMEMBERED = 1_000
 """Messages settled last whose ids are known after a loss: as many settlements may have been lost with a connection."""
 

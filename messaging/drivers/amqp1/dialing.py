@@ -1,0 +1,99 @@
+"""Reaching a host: which one is next, its name, its addresses, TCP and TLS. Nothing of AMQP.
+
+A name is looked up by the owner's pool, because that blocks; what comes back is noted down and taken by the next pump.
+Of the addresses of a name each is tried before the host counts as failed.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Sequence
+from ipaddress import ip_address
+from typing import Any
+
+from messaging.drivers.amqp1.options import DEFAULT_PORT, DEFAULT_TLS_PORT, Amqp1Settings, new_tls_context
+from messaging.drivers.base import Services
+from messaging.drivers.hosts import Hosts
+from messaging.drivers.stream import Place, Stream
+from messaging.errors import ConnectFailed
+
+__all__ = ["Dialing", "reason"]
+
+
+class Dialing:
+    """The way to a peer, for one connection; belongs to its owner."""
+
+    def __init__(self, settings: Amqp1Settings, services: Services, stream: Stream) -> None:
+        self._settings = settings
+        self._services = services
+        self._stream = stream
+        self._context = new_tls_context(settings)
+        self._hosts = Hosts(settings.url.hosts, services.random)
+        self.host = settings.url.hosts[0]
+        self._places: list[Place] = []
+        self._found: list[tuple[int, Any, BaseException | None]] = []
+        self._attempt = 0
+        self.delay = self._hosts.delay
+        self.whole_again = self._hosts.whole_again
+
+    def begin(self) -> None:
+        """Begin with the next host; `has_news` when its name is resolved."""
+        self._attempt += 1
+        self.host = host = self._hosts.next()
+        port = host.port or (DEFAULT_TLS_PORT if self._context is not None else DEFAULT_PORT)
+        attempt = self._attempt
+
+        def resolve() -> Sequence[Place]:
+            return socket.getaddrinfo(host.name, port, type=socket.SOCK_STREAM)
+
+        def resolved(result: Any, error: BaseException | None) -> None:
+            self._found.append((attempt, result, error))
+            self._stream.wake()
+
+        if _is_address(host.name):
+            # Nothing that blocks: no name is looked up.
+            resolved(resolve(), None)
+        else:
+            self._services.offload(resolve, resolved)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether a name was looked up."""
+        return bool(self._found)
+
+    def connect(self) -> bool:
+        """Begin to connect to what was found; False: that was the answer to an earlier question. Raises ConnectFailed,
+        and OSError.
+        """
+        attempt, places, error = self._found.pop(0)
+        if attempt != self._attempt:
+            return False
+        if error is not None:
+            raise ConnectFailed(f"the name {self.host.name} cannot be resolved: {error}")
+        self._places = list(places)
+        return self.try_next()
+
+    def try_next(self) -> bool:
+        """Try the next address of the name; False: there is none. Raises OSError."""
+        if not self._places:
+            return False
+        self._stream.connect(self._places.pop(0), self._context, self._settings.tls_server_name or self.host.name)
+        return True
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def reason(error: BaseException) -> str:
+    """Say for people why a connection was not made."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is refused: {error.verify_message} (tls_ca, tls_server_name)"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {error.reason or error}; does it speak TLS on this port?"
+    return str(error) or type(error).__name__
