@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.faults.driver_plants import DRIVER_PLANTS
+from tests.faults.kafka_plants import KAFKA_PLANTS
 
 __all__ = ["PLANTS", "plant"]
 
@@ -137,20 +138,40 @@ def ignores_forks() -> None:
     BaseTransport._forked = unmoved  # type: ignore[method-assign]
 
 
-PLANTS: dict[str, Callable[[], None]] = {
-    function.__name__: function
-    for function in (
-        runs_twice,
-        ignores_budget,
-        gives_no_signs,
-        refuses_but_runs,
-        stops_without_draining,
-        raises_on_garbage,
-        keeps_garbage,
-        serves_anybody,
-        ignores_forks,
-    )
-} | DRIVER_PLANTS
+def connects_with_a_jolt() -> None:
+    """A driver that, whenever it tries to connect, keeps the interpreter from running anything else."""
+    from messaging.drivers.base import State
+    from messaging.reactor import Reactor
+
+    on_state = Reactor.on_state
+
+    def jolt(self: Reactor, state: State, *about: Any) -> None:
+        if state is State.CONNECTING:
+            sum(range(15_000_000))
+        on_state(self, state, *about)
+
+    Reactor.on_state = jolt  # type: ignore[method-assign, assignment]
+
+
+PLANTS: dict[str, Callable[[], None]] = (
+    {
+        function.__name__: function
+        for function in (
+            runs_twice,
+            ignores_budget,
+            gives_no_signs,
+            refuses_but_runs,
+            stops_without_draining,
+            raises_on_garbage,
+            keeps_garbage,
+            serves_anybody,
+            ignores_forks,
+            connects_with_a_jolt,
+        )
+    }
+    | DRIVER_PLANTS
+    | KAFKA_PLANTS
+)
 
 
 def plant(name: str) -> None:
