@@ -1,4 +1,4 @@
-"""Bugs between a driver's connection and its owner, and inside the drivers for RabbitMQ: see plants.py.
+"""Bugs between a driver's connection and its owner, and inside the drivers for RabbitMQ and redis: see plants.py.
 
 Most of them work on the contract, so the same bug can be planted under any scheme.
 """
@@ -154,6 +154,17 @@ def trusts_the_network() -> None:
     RabbitConnection._beat = trusting  # type: ignore[method-assign]
 
 
+def pops_before_noting() -> None:
+    """Messages are popped from redis and noted down by nobody, as by a consumer that is between its two steps."""
+    from messaging.drivers.kombu import redis_readers
+
+    redis_readers.TAKE = """
+        local taken = {}
+        for i = 1, tonumber(ARGV[1]) do taken[i] = redis.call('RPOP', KEYS[1]) end
+        return taken
+    """
+
+
 DRIVER_PLANTS: dict[str, Callable[[], None]] = {
     function.__name__: function
     for function in (
@@ -165,5 +176,6 @@ DRIVER_PLANTS: dict[str, Callable[[], None]] = {
         reconnects_in_step,
         forgets_to_persist,
         trusts_the_network,
+        pops_before_noting,
     )
 }
