@@ -1,4 +1,4 @@
-"""Processes that work together over a private RabbitMQ: one that sends, some that receive, and what became of it all.
+"""Processes that work together over a private broker: one that sends, some that receive, and what became of it all.
 
 Several fleets share a broker, each with a topic and a history of its own: so one accident of the broker, which takes
 seconds, is had by every scheme and by every planted bug at the same time.
@@ -13,7 +13,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from tests.brokers import Rabbit
+from tests.brokers import Rabbit, Redis
+from tests.brokers.artemis import Artemis
+from tests.brokers.kafka import Kafka
 from tests.faults.conftest import Stage
 from tests.faults.history import Entry, History
 from tests.faults.processes import Worker, until
@@ -24,20 +26,24 @@ SCHEMES = ("rabbit", "kombu")
 
 
 class Fleet(Stage):
-    """A stage over a broker, with a sender and receivers. `transport`: options of every process's transport."""
+    """A stage over a broker, with a sender and receivers. `transport`: options of every process's transport. `asyncio`:
+    all of it over that face.
+    """
 
     def __init__(
         self,
         directory: Path,
-        broker: Rabbit,
+        broker: Rabbit | Kafka | Artemis | Redis,
         scheme: str = "rabbit",
         *,
         plant: str = "",
         transport: dict[str, Any] | None = None,
+        asyncio: bool = False,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         super().__init__(directory, broker.url_for(scheme), f"t{secrets.token_hex(4)}")
         self.plant = plant
+        self._face = "aio_" if asyncio else ""
         self.options = transport or {}
         self.receivers: dict[str, Worker] = {}
         self._entries: list[Entry] = []
@@ -45,12 +51,14 @@ class Fleet(Stage):
 
     def sender(self, **settings: Any) -> Worker:
         """Start the process that sends; it is ready when it says so."""
-        self.load = self.worker("load", self.plant, name="load", topic=self.topic, transport=self.options, **settings)
+        program = f"{self._face}load"
+        self.load = self.worker(program, self.plant, name="load", topic=self.topic, transport=self.options, **settings)
         return self.load
 
     def receiver(self, name: str, **settings: Any) -> Worker:
         """Start a process that serves, and listens to the pool that it is told."""
-        worker = self.worker("receiver", self.plant, name=name, topic=self.topic, transport=self.options, **settings)
+        program = f"{self._face}receiver"
+        worker = self.worker(program, self.plant, name=name, topic=self.topic, transport=self.options, **settings)
         self.receivers[name] = worker
         return worker
 

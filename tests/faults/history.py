@@ -131,18 +131,24 @@ class History:
         """What a caller (of one kind of operation) is told is true: `ok` did run, `fail` did not, and each got its own
         answer.
         """
-        wrong = []
+        wrong = [finding for finding in self.denied() if operation in ("", self.invoked[finding.split()[0]].operation)]
         for id, entries in self.ended.items():
             for entry in entries:
-                if operation not in ("", entry.operation):
-                    continue
-                if entry.kind == "ok" and not self.effects[id]:
-                    wrong.append(f"{id} was answered and never ran: {entry.detail}")
-                if entry.kind == "fail" and self.effects[id]:
-                    wrong.append(f"{id} is said not to have run, and ran: {entry.detail}")
-                if entry.kind == "ok" and entry.detail not in (id, None):
-                    wrong.append(f"{id} got another's answer: {entry.detail}")
+                if operation in ("", entry.operation) and entry.kind == "ok":
+                    if not self.effects.get(id):
+                        wrong.append(f"{id} was answered and never ran: {entry.detail}")
+                    if entry.detail not in (id, None):
+                        wrong.append(f"{id} got another's answer: {entry.detail}")
         return wrong
+
+    def denied(self) -> list[str]:
+        """What failed as proven not done has not run."""
+        return [
+            f"{id} is said not to have run, and ran: {entry.detail}"
+            for id, entries in self.ended.items()
+            for entry in entries
+            if entry.kind == "fail" and self.effects.get(id)
+        ]
 
     def failed(self) -> list[str]:
         """Nothing failed."""

@@ -1,4 +1,6 @@
-"""A process that sends at a steady rate: some threads notify, some call. What became of each is in the history."""
+"""A process that sends at a steady rate: some threads notify, some call, some cast or fan out. What became of each is
+in the history.
+"""
 
 from __future__ import annotations
 
@@ -18,41 +20,39 @@ topic: str = options["topic"]
 timeout: float = options.get("timeout", 3.0)
 recorder = Recorder(options["history"], name)
 transport = messaging.open_transport(options["url"], **options.get("transport", {}))
-client = rpc.Client(transport, messaging.Target(topic=topic), timeout=timeout)
+client: Any = None
+if transport.capabilities.rpc:
+    client = rpc.Client(transport, messaging.Target(topic=topic), timeout=timeout)
 notifier = notify.Notifier(transport, publisher_id=name, topics=[f"{topic}-events"], timeout=timeout)
+verbs: dict[str, Callable[[str], Any]] = {
+    "work": lambda id: client.call(None, "work", id=id),
+    "cast": lambda id: client.cast(None, "note", id=id, operation="cast"),
+    "fanout": lambda id: client.fanout(None, "note", id=id, operation="fanout"),
+    "notify": lambda id: notifier.info(None, "event", {"id": id}),
+}
 stopping = threading.Event()
 threads: list[threading.Thread] = []
 
 
-def call(id: str) -> None:
-    """Make one call."""
-    recorder.run("work", id, timeout, lambda: client.call(None, "work", id=id))
-
-
-def send(id: str) -> None:
-    """Send one notification."""
-    recorder.run("notify", id, timeout, lambda: notifier.info(None, "event", {"id": id}))
-
-
-def keep_on(thread: str, one: Callable[[str], None], every: float) -> None:
+def keep_on(operation: str, thread: str, every: float) -> None:
     """Do one after the other, each so many seconds after the one before, or at once when that took longer."""
+    verb = verbs[operation]
     due = time.monotonic()
     number = 0
     while not stopping.wait(max(0.0, due - time.monotonic())):
         number += 1
         due = max(due + every, time.monotonic())
-        one(f"{name}-{thread}-{number}")
+        id = f"{name}-{thread}-{number}"
+        recorder.run(operation, id, timeout, lambda id=id: verb(id))  # type: ignore[misc]
 
 
-def start(notifying: int, calling: int, every: float) -> None:
-    """Have so many threads notify and so many call."""
-    stopping.clear()
-    run = len(threads)
-    for number in range(notifying + calling):
-        one = send if number < notifying else call
-        thread = f"{one.__name__}{run + number}"
-        threads.append(threading.Thread(target=keep_on, args=(thread, one, every), daemon=True))
-        threads[-1].start()
+def start(every: float, **numbers: int) -> None:
+    """Have so many threads do each of the operations."""
+    for operation, number in numbers.items():
+        for count in range(number):
+            thread = threading.Thread(target=keep_on, args=(operation, f"{operation}{count}", every), daemon=True)
+            threads.append(thread)
+            thread.start()
 
 
 def stop() -> None:
@@ -62,9 +62,9 @@ def stop() -> None:
         thread.join()
 
 
-def burst(number: int) -> int:
-    """Send so many notifications through a pipeline; returns how many were confirmed."""
-    ids = [f"{name}-burst-{count}" for count in range(number)]
+def burst(number: int, first: int = 0) -> int:
+    """Send so many notifications through a pipeline, numbered from `first`; returns how many were confirmed."""
+    ids = [f"{name}-burst-{count}" for count in range(first, first + number)]
     for id in ids:
         recorder.write("invoke", "notify", id, timeout)
     failed: dict[int, Any] = {}

@@ -31,6 +31,11 @@ class Handlers:
             threading.Event().wait(seconds)
         return id
 
+    @rpc.expose
+    def note(self, ctxt: dict[str, Any], id: str, operation: str) -> None:
+        """Have an effect."""
+        recorder.write("effect", operation, id, REDELIVERED if rpc.current().redelivered else None)
+
     @notify.on("*")
     def heard(self, event: notify.Event[Any]) -> None:
         """Take some time and have an effect."""
