@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from tests.brokers.ports import free_port
 from tests.brokers.process import GuardedProcess, ServerFailed
@@ -151,19 +151,23 @@ def program(*candidates: str, cure: str) -> str:
 
 
 class ExistingServer:
-    """A server that somebody else runs: it has a URL, and it is not ours to be stopped, frozen or killed."""
+    """A server that somebody else runs: it has a URL, and it is not ours to be operated, frozen or killed."""
 
     def __init__(self, url: str, variable: str) -> None:
         self.url = url
         self._variable = variable
 
-    def _refuse(self) -> None:
-        raise ServerFailed(
-            f"this test ends or freezes its server, and {self._variable} names one that is not the test's own; "
-            "unset it, or ask for a private server"
-        )
+    def url_for(self, scheme: str) -> str:
+        """The URL with another scheme."""
+        return scheme + self.url[self.url.index("://") :]
 
-    start = stop = kill = restart = pause = resume = _refuse
+    def __getattr__(self, name: str) -> NoReturn:
+        """Whatever else a private server can do. Raises ServerFailed."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise ServerFailed(
+            f"this test needs a server of its own, for {name!r}, and {self._variable} names one that is not; unset it"
+        )
 
     def close(self) -> None:
         """Nothing: it stays."""

@@ -85,6 +85,7 @@ def test_a_missing_server_is_an_error_with_the_cure() -> None:
 
 def test_somebody_elses_server_is_not_ended() -> None:
     """A server that a variable names cannot be killed by a test."""
-    server = ExistingServer("redis://localhost:6379", "MESSAGING_TEST_REDIS_URL")
-    with pytest.raises(ServerFailed, match="MESSAGING_TEST_REDIS_URL"):
+    server = ExistingServer("redis://localhost:6379/1", "MESSAGING_TEST_REDIS_URL")
+    assert server.url_for("kombu+redis") == "kombu+redis://localhost:6379/1"
+    with pytest.raises(ServerFailed, match="'kill', and MESSAGING_TEST_REDIS_URL"):
         server.kill()
