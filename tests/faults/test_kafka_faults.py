@@ -1,0 +1,184 @@
+"""Kafka, its members and its notifiers, killed, frozen and moved about: nothing that was confirmed is lost.
+
+Each accident is had by a sound fleet and by fleets with a planted bug at the same time; the checks that the first one
+passes find the bugs.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.brokers.kafka import Kafka
+from tests.faults.fleet import Fleet
+from tests.faults.processes import Stall, until
+
+SESSION = 5.0
+"""Seconds without a heartbeat after which a member is given up."""
+RESUMED = 15.0
+"""Seconds after an accident within which every listener has its next notification."""
+TRANSPORT = {"session_timeout": SESSION, "partitions": 4, "heartbeat": 3.0}
+SLOWER = {"serves": False, "seconds": 0.05, "listener_options": {"slots": 4}}
+SLOW = {"serves": False, "seconds": 0.002, "listener_options": {"slots": 8}}
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    """A Kafka that is there to be killed and frozen."""
+    with Kafka(tmp_path_factory.mktemp("mistreated-kafka")) as server:
+        yield server
+
+
+@contextmanager
+def fleets(directory: Path, broker: Kafka, *bugs: str) -> Iterator[dict[str, Fleet]]:
+    """A sound fleet, and one for each bug, by their names."""
+    made = {
+        name: Fleet(directory / name, broker, "kafka", plant="" if name == "sound" else name, transport=TRANSPORT)
+        for name in ("sound", *bugs)
+    }
+    try:
+        yield made
+    finally:
+        for fleet in made.values():
+            fleet.close()
+
+
+def start(made: dict[str, Fleet], *receivers: str, timeout: float = 10.0, rate: int = 3, **settings: Any) -> None:
+    """Start receivers in the pool that their names begin with, and a sender, in each fleet, and let it send."""
+    for fleet in made.values():
+        for name in receivers:
+            fleet.receiver(name, pool=name.partition(".")[0], **(settings or SLOW))
+        # Topics are there before anybody sends.
+        for name in receivers:
+            fleet.receivers[name].expect("ready", 40)
+        fleet.sender(timeout=timeout)
+        fleet.load.expect("ready")
+    for fleet in made.values():
+        fleet.load.ask("start", every=0.01, notify=rate)
+
+
+def stop(made: dict[str, Fleet]) -> None:
+    for fleet in made.values():
+        fleet.load.send("stop")
+    for fleet in made.values():
+        fleet.load.expect("did stop", 30)
+
+
+def busiest(fleet: Fleet, since: float, least: int) -> str | None:
+    """The member that has handled most since a time, when it has handled enough."""
+    counts = {name: fleet.count(name, since) for name in fleet.receivers}
+    name = max(counts, key=counts.__getitem__)
+    return name if counts[name] >= least else None
+
+
+def test_members_that_come_and_go_lose_nothing(tmp_path: Path, broker: Kafka) -> None:
+    """Members join, and others are killed with notifications in hand, again and again: each that was confirmed is
+    handled. Planted: settled on receipt, what a killed member had in hand is lost.
+    """
+    with fleets(tmp_path, broker, "settles_on_receipt") as made:
+        start(made, "a.0", "a.1", rate=0, **SLOWER)
+        for round_ in range(3):
+            begun = time.monotonic()
+            for fleet in made.values():
+                assert fleet.load.ask("burst", 60, number=200, first=200 * round_) == 200
+            for fleet in made.values():
+                # A burst is in few partitions, so most of it is in hand of one member, who has begun little of it.
+                victim = until(lambda: busiest(fleet, begun, 10), "a member is busy", 40)  # noqa: B023
+                fleet.receivers.pop(victim).kill()
+                fleet.receiver(f"a.{round_ + 2}", pool="a", **SLOWER)
+            for fleet in made.values():
+                fleet.receivers[f"a.{round_ + 2}"].expect("ready", 40)
+        histories = {name: fleet.drained(["a"], 40.0 if name == "sound" else 5.0) for name, fleet in made.items()}
+    assert histories["sound"].lost("notify", ["a"]) == []
+    assert histories["sound"].failed() == []
+    assert histories["settles_on_receipt"].lost("notify", ["a"]) != []
+
+
+def test_a_broker_that_is_killed_and_comes_back(tmp_path: Path, broker: Kafka) -> None:
+    """SIGKILL under load: all listeners go on when it is back, and what was confirmed before, during and after has
+    reached both pools. Planted: a connection that comes back and hands over nothing more.
+    """
+    with Stall() as stall, fleets(tmp_path, broker, "deaf_after_a_loss") as made:
+        start(made, "a", "b", timeout=20.0)
+        made["sound"].wait_for(100, "a", "b", within=40)
+        broker.kill()
+        broker.start()
+        back = time.monotonic()
+        sound = made["sound"]
+        until(
+            lambda: time.monotonic() > back + RESUMED + 5.0 or max(sound.resumed(back).values()) < RESUMED,
+            "this cannot fail",
+            60,
+        )
+        sound.wait_for(100, "a", "b", since=back, within=40)
+        stop(made)
+        resumed = {name: fleet.resumed(back) for name, fleet in made.items()}
+        histories = {name: fleet.drained(["a", "b"], 30.0 if name == "sound" else 1.0) for name, fleet in made.items()}
+    assert max(resumed["sound"].values()) < RESUMED + stall.worst
+    assert histories["sound"].lost("notify", ["a", "b"]) == []
+    assert histories["sound"].unended() == []
+    assert histories["sound"].late(stall.worst) == []
+    assert histories["deaf_after_a_loss"].lost("notify", ["a", "b"]) != []
+
+
+def test_a_member_that_stands_still_is_replaced_and_comes_back(tmp_path: Path, broker: Kafka) -> None:
+    """SIGSTOP beyond the session's timeout: another member takes over, the late commits of the frozen one harm nobody,
+    and it gets notifications again. Planted: one that stays deaf after it was expelled.
+    """
+    with fleets(tmp_path, broker, "stays_expelled") as made:
+        start(made, "a.0", "a.1")
+        made["sound"].wait_for(20, "a.0", "a.1", within=40)
+        for fleet in made.values():
+            fleet.receivers["a.0"].signal(signal.SIGSTOP)
+        stopped = time.monotonic()
+        for fleet in made.values():
+            # More than it could have had itself: it has the partitions of the other one as well.
+            fleet.wait_for(300, "a.1", since=stopped + SESSION, within=40)
+        going_on = time.monotonic()
+        for fleet in made.values():
+            fleet.receivers["a.0"].signal(signal.SIGCONT)
+        # What it had in hand it handles once more, that being the price.
+        again = going_on + 2.0
+        made["sound"].wait_for(20, "a.0", since=again, within=40)
+        resumed = {name: fleet.count("a.0", again) for name, fleet in made.items()}
+        stop(made)
+        histories = {name: fleet.drained(["a"], 30.0 if name == "sound" else 1.0) for name, fleet in made.items()}
+    assert resumed["sound"] >= 20
+    assert histories["sound"].lost("notify", ["a"]) == []
+    assert histories["sound"].failed() == []
+    assert resumed["stays_expelled"] == 0
+
+
+def test_a_notifier_killed_with_what_it_has_buffered(tmp_path: Path, broker: Kafka) -> None:
+    """A notifier is killed while the broker stands still and its buffers fill: nothing that it had reported as sent is
+    lost. Planted: what is in the buffer counts as sent.
+    """
+    with fleets(tmp_path, broker, "confirms_what_is_buffered") as made:
+        start(made, "a", timeout=30.0)
+        for fleet in made.values():
+            fleet.wait_for(50, "a", within=40)
+        broker.pause()
+        try:
+            asked = {name: len(fleet.entries("invoke")) for name, fleet in made.items()}
+            # With the bug sending goes on, as if nothing were wrong.
+            until(
+                lambda: (
+                    len(made["confirms_what_is_buffered"].entries("invoke")) > asked["confirms_what_is_buffered"] + 50
+                ),
+                "the notifier goes on",
+            )
+            for fleet in made.values():
+                fleet.load.kill()
+        finally:
+            broker.resume()
+        histories = {name: fleet.drained(["a"], 20.0 if name == "sound" else 3.0) for name, fleet in made.items()}
+    assert len(histories["sound"].ended) > 50
+    assert histories["sound"].lost("notify", ["a"]) == []
+    assert histories["confirms_what_is_buffered"].lost("notify", ["a"]) != []
