@@ -149,10 +149,10 @@ class KombuConnection:
         for source in receiver.read_from_now_on(session):
             self._notices.append(partial(self._events.on_subscribed, source, receiver.address_of(source), None))
             self._backoff.reset()
-        for deliveries, error in receiver.write_settlements(session):
-            self._notices.append(partial(self._events.on_settled, deliveries, error))
-        if results := self._sender.flush(session):
-            self._notices.append(partial(self._events.on_sent, results))
+        receiver.write_settlements(session)
+        self._note_settled()
+        self._sender.flush(session)
+        self._note_sent()
         for source, batch in receiver.read(session, readable):
             self._notices.append(partial(self._events.on_deliveries, source, batch))
         now = self._clock()
@@ -161,6 +161,15 @@ class KombuConnection:
             self._care_at = self._clock() + self._care_every
         if now > receiver.overdue() + self._settings.heartbeat:
             raise ConnectionError(f"the server has been silent for {2 * self._settings.heartbeat:g} s")
+
+    def _note_settled(self) -> None:
+        settled, self._receiver.settled = self._receiver.settled, []
+        for deliveries, error in settled:
+            self._notices.append(partial(self._events.on_settled, deliveries, error))
+
+    def _note_sent(self) -> None:
+        if results := self._sender.news():
+            self._notices.append(partial(self._events.on_sent, results))
 
     def _tell(self) -> bool:
         """Fire the events that are due; returns whether they have caused more to do."""
@@ -273,10 +282,10 @@ class KombuConnection:
         self._care_at = math.inf
         self._reconnects += 1
         self._retry_after(cause)
-        for deliveries in self._receiver.lose(cause):
-            self._notices.append(partial(self._events.on_settled, deliveries, cause))
-        if results := self._sender.lose(cause):
-            self._notices.append(partial(self._events.on_sent, results))
+        self._receiver.lose(cause)
+        self._note_settled()
+        self._sender.lose(cause)
+        self._note_sent()
 
     def _finish(self) -> None:
         """Hand back what is in hand, and go."""
@@ -292,7 +301,8 @@ class KombuConnection:
             session.drop()
         cause = Closed("the connection was closed")
         self._receiver.lose(cause)
-        if results := self._sender.lose(cause):
-            self._notices.append(partial(self._events.on_sent, results))
+        self._note_settled()
+        self._sender.lose(cause)
+        self._note_sent()
         self._note(State.CLOSED)
         self._drop_arrivals()

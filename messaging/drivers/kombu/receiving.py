@@ -45,6 +45,10 @@ class Receiver:
         self._settlements: deque[Settlement] = deque()
         self._unsettled: dict[int, tuple[Delivery, Listening]] = {}
         self._generation = 0
+        self._under_way = False
+        """Whether the first of the settlements is being written, as accepted."""
+        self.settled: list[tuple[list[Delivery], Exception | None]] = []
+        """What became of settlements, to be told."""
         self.counts = {"undecodable": 0, "stale_settlements": 0, "expired": 0, "restored": 0, "lost_fanouts": 0}
 
     @property
@@ -167,9 +171,12 @@ class Receiver:
             return False
         return True
 
-    def write_settlements(self, session: Session) -> list[tuple[list[Delivery], Exception | None]]:
-        """Write the settlements that wait, and tell how each went; one that cannot be written is left for `lose`."""
-        told: list[tuple[list[Delivery], Exception | None]] = []
+    def write_settlements(self, session: Session) -> None:
+        """Write the settlements that wait; how each went is in `settled`.
+
+        One that was under way when the connection breaks counts as written: where it did not arrive after all, the
+        message comes again, and says so. Were it counted as not written, and had arrived, nobody would have it.
+        """
         while self._settlements:
             deliveries, outcome, reason = self._settlements[0]
             kept = [delivery for delivery in deliveries if delivery.tag is not None]
@@ -180,16 +187,18 @@ class Receiver:
             if kept and outcome is Outcome.REQUEUE:
                 session.give_back([delivery.tag for delivery in kept])
             elif kept:
+                self._under_way = outcome is Outcome.ACCEPT
                 done = session.accept([delivery.tag for delivery in kept])
+                self._under_way = False
                 late = [delivery for delivery, good in zip(kept, done, strict=True) if not good]
             self._settlements.popleft()
             if late:
+                for delivery in late:
+                    delivery.stale = True
                 self.counts["stale_settlements"] += len(late)
-                told.append(
-                    (late, ConnectionLost("it was held for too long without a sign of life, so it comes again"))
-                )
-            told.append(([delivery for delivery in deliveries if delivery not in late], None))
-        return told
+                self.settled.append((late, ConnectionLost("it was held for too long, and comes again elsewhere")))
+            if len(late) < len(deliveries):
+                self.settled.append(([delivery for delivery in deliveries if delivery not in late], None))
 
     def _bury(self, session: Session, delivery: Delivery, reason: str) -> None:
         kind, exchange, topic, _, pool = delivery.source
@@ -213,20 +222,22 @@ class Receiver:
         """Since when redis should have said something; infinity: it owes nothing."""
         return min((intake.reader.overdue for intake in self.intakes if intake.reader is not None), default=math.inf)
 
-    def lose(self, cause: Exception) -> list[list[Delivery]]:
-        """The connection went: what was handed out is stale. Returns whose settlement was not written."""
+    def lose(self, cause: Exception) -> None:
+        """The connection went: what was handed out is stale, and what was not settled is in `settled`."""
+        if self._under_way:
+            self._under_way = False
+            self.settled.append((self._settlements.popleft().deliveries, None))
         for delivery, listening in self._unsettled.values():
             delivery.stale = True
             listening.unsettled = 0
         self._unsettled.clear()
-        unwritten = [settlement.deliveries for settlement in self._settlements]
-        self._settlements.clear()
-        for deliveries in unwritten:
+        for deliveries, *_ in self._settlements:
             for delivery in deliveries:
                 delivery.stale = True
+            self.settled.append((deliveries, cause))
+        self._settlements.clear()
         for intake in self.intakes:
             if intake.reader is not None:
                 self.counts["lost_fanouts"] += intake.reader.lossy
                 intake.reader = None
         self._new = list(self._listening.values())
-        return unwritten

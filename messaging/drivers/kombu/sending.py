@@ -24,14 +24,20 @@ class Sender:
         self.outbox = Outbox()
         self._in_flight: list[Outgoing] = []
         """Written in the round trip that is under way."""
+        self._news: list[SentResult] = []
         self._address = address
         self._max_body = max_body
         self._clock = clock
 
-    def flush(self, session: Session) -> list[SentResult]:
-        """Write what waits, at most one batch, and tell what became of it. Raises what the session raises."""
+    def news(self) -> list[SentResult]:
+        """Take what became of messages since the last call."""
+        news, self._news = self._news, []
+        return news
+
+    def flush(self, session: Session) -> None:
+        """Write what waits, at most one batch. Raises what the session raises."""
         now = self._clock()
-        results: list[SentResult] = []
+        results = self._news
         flying: list[Outgoing] = []
         self._in_flight = flying
         parcels: list[Parcel] = []
@@ -59,7 +65,6 @@ class Sender:
                     outgoing.stage = Stage.TAKEN
                     results.append(SentResult(outgoing, Stage.TAKEN))
             self._in_flight = []
-        return results
 
     def _parcel(self, outgoing: Outgoing, now: float) -> Parcel | SentResult:
         remaining = outgoing.deadline - now if outgoing.deadline else None
@@ -81,8 +86,11 @@ class Sender:
             return SentResult(outgoing, None, refusal)
         return Parcel(outgoing.route, message, outgoing.store)
 
-    def lose(self, cause: Exception) -> list[SentResult]:
-        """What becomes of everything because the connection went."""
-        doubtful = [in_doubt(outgoing, cause) for outgoing in self._in_flight]
+    def lose(self, cause: Exception) -> None:
+        """The connection went: what waits is not delivered, what was being written is in doubt.
+
+        A call that was being written may still be answered, at an address that is the same afterwards.
+        """
+        self._news += [in_doubt(outgoing, cause) for outgoing in self._in_flight if outgoing.confirm]
+        self._news += self.outbox.lose(cause)
         self._in_flight = []
-        return doubtful + self.outbox.lose(cause)
