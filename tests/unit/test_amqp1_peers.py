@@ -1,0 +1,302 @@
+"""amqp1:// on real peers, beyond the conformance suite: logins, TLS, several hosts, refusals, and RabbitMQ."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import messaging
+from messaging import notify, rpc
+from messaging.drivers.base import Role
+from messaging.errors import AuthFailed, DeadlineExceeded, Delivered, MessagingError, NoRoute, Rejected, Unsupported
+from messaging.message import Outcome, Route, Source, SourceKind
+from messaging.target import Target
+from messaging.testing.conformance.bare import Bare, together
+from messaging.testing.conformance.checks import Log
+from tests.brokers.artemis import Artemis
+from tests.brokers.broker_j import BrokerJ
+from tests.brokers.certificates import Certificates
+from tests.brokers.ports import free_port
+from tests.brokers.rabbit import Rabbit
+
+
+class Service:
+    """Answers."""
+
+    @rpc.expose
+    def ping_back(self, ctxt: dict[str, Any], value: str) -> str:
+        """Return the argument."""
+        return value
+
+
+class Collector:
+    """Keeps notifications; fails those that are told to."""
+
+    def __init__(self, fail: Callable[[notify.Event[Any]], None] | None = None) -> None:
+        self.events: Log[Any] = Log()
+        self._fail = fail
+
+    @notify.on("*")
+    def heard(self, event: notify.Event[Any]) -> None:
+        """Keep one."""
+        self.events.add(event.payload)
+        if self._fail is not None:
+            self._fail(event)
+
+
+def _topic() -> str:
+    return f"peers-{secrets.token_hex(4)}"
+
+
+def _echoes(url: str, **options: Any) -> None:
+    """A call over two transports of its own succeeds."""
+    topic = _topic()
+    with (
+        messaging.open_transport(url, **options) as serving,
+        messaging.open_transport(url, **options) as calling,
+        rpc.Server(serving, Target(topic=topic, server="a"), [Service()]),
+    ):
+        assert rpc.Client(calling, Target(topic=topic), timeout=5).call({}, "ping_back", value="x") == "x"
+
+
+def _error(url: str, timeout: float = 5.0, **options: Any) -> MessagingError:
+    """What a call over a transport raises."""
+    with messaging.open_transport(url, **options) as transport:
+        with pytest.raises(MessagingError) as caught:
+            rpc.Client(transport, Target(topic=_topic()), timeout=timeout).call({}, "ping_back", value="x")
+    return caught.value
+
+
+# Logins and TLS
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> Iterator[Artemis]:
+    """An Artemis that wants a password, listens for TLS too, and makes nothing on demand."""
+    folder = tmp_path_factory.mktemp("guarded")
+    with Artemis(folder, login=("ann", "s3cret"), certificates=certificates, auto_create=False) as broker:
+        yield broker
+
+
+def _tls(broker: Artemis, host: str = "localhost", login: str = "ann:s3cret@") -> str:
+    return f"amqp1://{login}{host}:{broker.tls_port}"
+
+
+def test_a_password_over_tls(guarded: Artemis, certificates: Certificates) -> None:
+    """A login by PLAIN through TLS whose certificate and name are checked; the host is a name that is looked up."""
+    error = _error(_tls(guarded), tls_ca=str(certificates.authority))
+    assert isinstance(error, NoRoute | Rejected), error
+
+
+def test_a_wrong_password_is_final(guarded: Artemis) -> None:
+    """AuthFailed at once, without the password."""
+    error = _error(guarded.url.replace("s3cret", "wr0ng"), timeout=20)
+    assert isinstance(error, AuthFailed)
+    assert "wr0ng" not in str(error)
+
+
+def test_credentials_may_be_a_function(guarded: Artemis) -> None:
+    """It is asked at each connect, and goes before what stands in the URL."""
+    asked = []
+
+    def credentials() -> tuple[str, str]:
+        asked.append(1)
+        return "ann", "s3cret"
+
+    error = _error(f"amqp1://127.0.0.1:{guarded.port}", credentials=credentials)
+    assert isinstance(error, NoRoute | Rejected), error
+    assert asked
+
+
+@pytest.mark.parametrize(
+    ("options", "host", "told"),
+    [
+        ({"tls": True}, "localhost", "certificate is refused"),
+        ({"tls_server_name": "other.example"}, "localhost", "certificate is refused"),
+    ],
+)
+def test_tls_is_verified(
+    guarded: Artemis, certificates: Certificates, options: dict[str, Any], host: str, told: str
+) -> None:
+    """An authority that is not trusted, and a certificate of another name, are no connection, and say why."""
+    if "tls_server_name" in options:
+        options = {**options, "tls_ca": str(certificates.authority)}
+    error = _error(_tls(guarded, host), timeout=0.5, **options)
+    assert isinstance(error, DeadlineExceeded)
+    assert error.delivered is Delivered.NO
+    assert told in str(error)
+
+
+def test_an_address_that_is_not_made_on_demand_is_no_route(guarded: Artemis) -> None:
+    """Calls and casts are told at once that there is nothing; a server says what it may not attach to."""
+    with messaging.open_transport(guarded.url) as transport:
+        client = rpc.Client(transport, Target(topic=_topic()), timeout=10)
+        with pytest.raises(NoRoute, match="nothing at") as caught:
+            client.cast({}, "ping_back", value="x")
+        assert caught.value.delivered is Delivered.NO
+        with pytest.raises(MessagingError) as refused:
+            rpc.Server(transport, Target(topic=_topic(), server="a"), [Service()]).start(10)
+        assert "anycast" in str(refused.value) or "unicast" in str(refused.value)
+
+
+def test_a_login_on_broker_j() -> None:
+    """PLAIN on another broker; without a login it says what it wants."""
+    with BrokerJ(login=("ann", "s3cret")) as broker:
+        _echoes(broker.url)
+        error = _error(broker.url.replace("ann:s3cret@", ""))
+        assert isinstance(error, AuthFailed)
+        assert "user and password" in str(error)
+
+
+# Hosts
+
+
+def test_the_next_host_is_tried(artemis_broker: Artemis) -> None:
+    """Where one of two hosts does not answer, the other serves."""
+    host = artemis_broker.url.removeprefix("amqp1://").rstrip("/")
+    for _ in range(3):
+        _echoes(f"amqp1://127.0.0.1:{free_port()},{host}/")
+
+
+def test_products_are_recognised(artemis_broker: Artemis, broker_j: BrokerJ, rabbit_amqp1_broker: Rabbit) -> None:
+    """Without a profile each peer is known by what it says of itself, and its capabilities are told."""
+    found = []
+    for url in (artemis_broker.url, broker_j.url, rabbit_amqp1_broker.url_for("amqp1")):
+        bare = Bare(url, Role.NOTIFIER, {})
+        bare.connect()
+        peer = bare.events.peer
+        assert peer is not None
+        found.append((peer.requeue, peer.rpc))
+        bare.close()
+    assert found == [("later", True), ("now", True), ("now", False)]
+
+
+# Broker-J
+
+
+def test_a_store_in_memory_says_how_it_wants_it(broker_j: BrokerJ) -> None:
+    """Broker-J refuses durable messages where its store is in memory; the error names the option that cures it."""
+    with messaging.open_transport(broker_j.url) as transport:
+        notifier = notify.Notifier(transport, publisher_id="p", topics=[_topic()], timeout=5)
+        with pytest.raises(Rejected, match="durable=no"):
+            notifier.info({}, "event", {})
+
+
+# Artemis
+
+
+def test_what_comes_again_later_comes_to_its_pool_alone(artemis_broker: Artemis) -> None:
+    """A copy with a delay: after it, to that pool, counted; the original is settled when the copy is confirmed."""
+    topic = _topic()
+    pools = [Source(SourceKind.POOLS, "ex", topic, pool=pool) for pool in ("a", "b")]
+    listeners = [Bare(artemis_broker.url, Role.LISTENER, {}) for _ in pools]
+    notifier = Bare(artemis_broker.url, Role.NOTIFIER, {})
+    everyone = [*listeners, notifier]
+    try:
+        for bare in everyone:
+            bare.connect()
+        for bare, source in zip(listeners, pools, strict=True):
+            bare.subscribe(source)
+        notifier.publish(Route.pools("ex", topic), b"x", headers={"message-id": "m-1"})
+        together(everyone, lambda: all(bare.events.deliveries for bare in listeners), "both pools have it")
+        first, second = listeners
+        (delivery,) = first.take()
+        second.settle(second.take())
+        clock = first.connection._clock  # type: ignore[attr-defined]
+        begun = clock()
+        first.connection.settle([delivery], Outcome.REQUEUE, 0.3)
+        together(everyone, lambda: first.events.settled, "the original is settled")
+        together(everyone, lambda: first.events.deliveries, "the copy")
+        assert clock() - begun >= 0.3
+        (again,) = first.take()
+        assert (again.attempt, again.redelivered, again.headers.get("message-id")) == (2, True, "m-1")
+        assert second.take() == []
+        first.settle([again])
+    finally:
+        for bare in everyone:
+            bare.close()
+
+
+# RabbitMQ
+
+
+def test_rabbitmq_carries_notifications(rabbit_amqp1_broker: Rabbit) -> None:
+    """To a queue that is declared before anything is sent to it: what is notified before the first listener is there
+    waits for it.
+    """
+    topic = _topic()
+    url = rabbit_amqp1_broker.url_for("amqp1")
+    with messaging.open_transport(url) as sending, messaging.open_transport(url) as receiving:
+        notifier = notify.Notifier(sending, publisher_id="p", topics=[topic], timeout=5)
+        for number in range(20):
+            notifier.info({}, "event", number)
+        collector = Collector()
+        with notify.Listener(receiving, [Target(topic=topic)], [collector]):
+            notifier.info({}, "event", 20)
+            collector.events.wait(21, "notifications")
+    assert sorted(collector.events.items) == list(range(21))
+
+
+def test_rabbitmq_keeps_dead_letters(rabbit_amqp1_broker: Rabbit) -> None:
+    """What is rejected is copied to a queue of its own, listed with its reason, and sent again."""
+    topic = _topic()
+    broken = threading.Event()
+    broken.set()
+
+    def fail(event: notify.Event[Any]) -> None:
+        if broken.is_set():
+            raise notify.Reject("broken for now")
+
+    collector = Collector(fail)
+    with messaging.open_transport(rabbit_amqp1_broker.url_for("amqp1"), profile="rabbitmq") as transport:
+        with notify.Listener(transport, [Target(topic=topic)], [collector]):
+            notify.Notifier(transport, publisher_id="p", topics=[topic], timeout=5).info({}, "event", "x")
+            collector.events.wait(1, "the attempt that is rejected")
+            broken.clear()
+            with notify.DeadLetters(transport, Target(topic=topic)) as letters:
+                (letter,) = letters.read(1.0)
+                assert (letter.reason, letter.attempts) == ("broken for now", 1)
+                letters.replay(letter)
+            assert collector.events.wait(2, "the one that was sent again") == ["x", "x"]
+
+
+def test_rabbitmq_refuses_rpc_with_its_reason(rabbit_amqp1_broker: Rabbit) -> None:
+    """Found by itself: a client's first call and a server's start fail, for good, by name."""
+    url = rabbit_amqp1_broker.url_for("amqp1")
+    error = _error(url, timeout=20)
+    assert isinstance(error, Unsupported)
+    assert "rabbit://" in str(error)
+    with messaging.open_transport(url) as transport:
+        server = rpc.Server(transport, Target(topic=_topic(), server="a"), [Service()])
+        with pytest.raises(Unsupported, match="dynamic reply addresses"):
+            server.start(20)
+
+
+def test_rabbitmq_has_virtual_hosts(rabbit_amqp1_broker: Rabbit) -> None:
+    """A virtual host is opened in the form that RabbitMQ has for it, also where the peer was not known before."""
+    rabbit_amqp1_broker.add_vhost("other")
+    topic = _topic()
+    for options in ({}, {"profile": "rabbitmq"}):
+        with messaging.open_transport(rabbit_amqp1_broker.url_for("amqp1", vhost="other"), **options) as transport:
+            notify.Notifier(transport, publisher_id="p", topics=[topic], timeout=5).info({}, "event", "x")
+    queues = rabbit_amqp1_broker.queues("other")
+    assert [(queue["name"].rpartition(".")[2], queue["messages"]) for queue in queues] == [(topic, 2)]
+
+
+def test_a_certificate_may_be_the_login(tmp_path: Path, certificates: Certificates) -> None:
+    """login=external is checked when the transport is built: the files, and that they are there."""
+    transport = messaging.open_transport(
+        "amqp1://localhost",
+        login="external",
+        tls_ca=str(certificates.authority),
+        tls_cert=str(certificates.client),
+        tls_key=str(certificates.client_key),
+    )
+    transport.close()
+    with pytest.raises(messaging.ConfigError, match="tls_cert"):
+        messaging.open_transport("amqp1://localhost", login="external", tls_cert=str(tmp_path / "none.pem"))
