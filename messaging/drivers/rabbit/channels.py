@@ -51,8 +51,6 @@ class Channels:
         self._client: Client | None = None
         self._traffic: Client | FrameWriter | None = None
         self._owners: dict[int, ChannelOwner] = {}
-        self.find = self._owners.get
-        """The owner of a channel by its number, or None: it was closed meanwhile."""
 
     @property
     def alive(self) -> bool:
@@ -87,12 +85,6 @@ class Channels:
         if self._owners.pop(channel, None) is not None and self._client is not None:
             self._client.close_channel(channel)
 
-    def closed(self, channel: int, code: int, text: str) -> None:
-        """The broker has closed a channel."""
-        owner = self._owners.pop(channel, None)
-        if owner is not None:
-            owner.on_channel_closed(code, text)
-
     def request(self, channel: int, method: Method, done: Callable[[Answer], None]) -> None:
         """Ask for something on an open channel; `done` is not called when the channel is gone by then."""
         owner = self._owners[channel]
@@ -109,6 +101,46 @@ class Channels:
         if self._traffic is None:
             raise RuntimeError("there is no connection now; ask `alive` before")
         return self._traffic
+
+    # From the client, and from the reader of frames
+
+    def on_channel_closed(self, channel: int, code: int, text: str) -> None:
+        """See ClientEvents."""
+        owner = self._owners.pop(channel, None)
+        if owner is not None:
+            owner.on_channel_closed(code, text)
+
+    def on_cancelled(self, channel: int, tag: str) -> None:
+        """See ClientEvents."""
+        owner = self._owners.get(channel)
+        if owner is not None:
+            owner.on_cancelled(tag)
+
+    def on_message(
+        self, channel: int, consumer: str, tag: int, redelivered: bool, properties: Properties, body: bytes
+    ) -> None:
+        """See ClientEvents."""
+        owner = self._owners.get(channel)
+        if owner is not None:
+            owner.on_message(consumer, tag, redelivered, properties, body)
+
+    def on_unreadable(self, channel: int, consumer: str, tag: int) -> None:
+        """See FrameSink."""
+        owner = self._owners.get(channel)
+        if owner is not None:
+            owner.on_unreadable(tag)
+
+    def on_returned(self, channel: int, code: int, text: str, properties: Properties) -> None:
+        """See ClientEvents."""
+        owner = self._owners.get(channel)
+        if owner is not None:
+            owner.on_returned(text, properties)
+
+    def on_confirmed(self, channel: int, tag: int, multiple: bool, positive: bool) -> None:
+        """See ClientEvents."""
+        owner = self._owners.get(channel)
+        if owner is not None:
+            owner.on_confirmed(tag, multiple, positive)
 
     def _alive(self) -> Client:
         if self._client is None:

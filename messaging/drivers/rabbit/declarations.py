@@ -71,6 +71,15 @@ class Declarations(ChannelOwner):
         self._jobs.append((methods, done))
         self._next()
 
+    def part(self, methods: tuple[Method, ...], done: Done) -> None:
+        """Carry out each method by itself, whatever becomes of the others, and be done after the last."""
+        for method in methods[:-1]:
+            self.run((method,), _whatever)
+        if methods:
+            self.run(methods[-1:], done)
+        else:
+            done(None)
+
     def lose(self, cause: Exception) -> None:
         """The connection is gone, with what had been declared on it as far as we know."""
         jobs = [self._current] if self._current is not None else []
@@ -132,6 +141,10 @@ class Declarations(ChannelOwner):
 def _key(methods: tuple[Method, ...]) -> tuple[str, ...]:
     """Names are enough: two declarations of one name with other arguments are refused by the broker anyway."""
     return tuple(f"{type(method).__name__} {next(iter(method), '')}" for method in methods)
+
+
+def _whatever(_error: Exception | None) -> None:
+    """For what is done to be tidy."""
 
 
 _REMEMBERED = 10_000

@@ -131,7 +131,6 @@ class Publisher:
         topology: Topology,
         stream: Stream,
         *,
-        identity: str,
         max_body: int,
         clock: Callable[[], float],
         direct_replies: bool,
@@ -140,7 +139,6 @@ class Publisher:
         self._declarations = declarations
         self._topology = topology
         self._stream = stream
-        self._identity = identity
         self._max_body = max_body
         self._clock = clock
         self._confirmed = Lane(self, channels, True)
@@ -159,6 +157,8 @@ class Publisher:
         self._leaving: deque[tuple[int, Outgoing]] = deque()
         """Messages whose first byte the system may not have taken yet, by the place of that byte."""
         self.news: list[SentResult] = []
+        self.waiting = False
+        """Whether anything waits to be written."""
         self.reply_address = ""
         self.returned = 0
 
@@ -178,6 +178,7 @@ class Publisher:
         else:
             lane = self._confirmed if outgoing.confirm else self._plain
         lane.outbox.push(outgoing)
+        self.waiting = True
 
     def answers_come_to(self, channel: int | None) -> None:
         """With direct replies: the channel on which they are received, or None when it is gone."""
@@ -191,6 +192,7 @@ class Publisher:
     def copy(self, copy: DriverCopy) -> None:
         """Take a message of the driver's own."""
         self._confirmed.copies.append(copy)
+        self.waiting = True
 
     def _too_large(self, size: int) -> TooLarge:
         return TooLarge(f"the message has {size} bytes, and {self._max_body} are allowed (option max_body)")
@@ -226,12 +228,15 @@ class Publisher:
 
     def write(self) -> None:
         """Write what may go, as far as there is room."""
+        waiting = bool(self._parked)
         for lane in self._lanes:
             if lane:
                 if lane.open:
                     self._write_lane(lane)
                 elif lane.channel is None:
                     lane.begin()
+                waiting = waiting or bool(lane)
+        self.waiting = waiting
 
     def _write_lane(self, lane: Lane) -> None:
         stream = self._stream
@@ -309,6 +314,7 @@ class Publisher:
             def declared(error: Exception | None) -> None:
                 if error is None:
                     lane.copies.append(copy)
+                    self.waiting = True
                 else:
                     copy.done(error)
 
@@ -345,6 +351,7 @@ class Publisher:
                     self._write(lane, free, instant)
                 else:
                     lane.outbox.push(free)
+                    self.waiting = True
             self.news += waiting.news()
 
         self._declarations.ensure(address, now, declared)
@@ -367,6 +374,7 @@ class Publisher:
             self._declarations.forget(self._topology.mailbox(outgoing))
             outgoing.stage = None
             self._confirmed.outbox.push(outgoing)
+            self.waiting = True
             return
         self._repeated.discard(id(outgoing))
         self.tell(SentResult(outgoing, Stage.WRITTEN, no_route(outgoing.route, text)))
@@ -375,7 +383,7 @@ class Publisher:
         """The last word on a copy."""
         if returned is not None and copy.again:
             self._declarations.forget(copy.address)
-            self._confirmed.copies.append(copy._replace(again=False))
+            self.copy(copy._replace(again=False))
         elif returned is not None or not taken:
             reason = returned or "its queue is full"
             copy.done(Rejected(f"the broker did not take the copy of a message for {copy.address.key!r}: {reason}"))
@@ -430,6 +438,7 @@ class Publisher:
         for outbox in parked.values():
             self.news += outbox.lose(cause)
         self._repeated.clear()
+        self.waiting = False
 
 
 def _finished(outgoing: Outgoing) -> bool:

@@ -255,7 +255,7 @@ class Subscription(ChannelOwner):
     def on_cancelled(self, consumer: str) -> None:
         """See ChannelOwner."""
         queue = self._consumers.get(consumer)
-        if queue is None or self._channel is None:
+        if queue is None or self._channel is None or self._owner.parting:
             return
         self._channels.close(self._channel)
         self._fail(ConnectionLost(f"the broker has cancelled the consumer of {queue!r}: deleted, or moved"))

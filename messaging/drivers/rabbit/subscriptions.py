@@ -60,6 +60,7 @@ class Subscriptions:
         self.batches: dict[Subscription, list[Delivery]] = {}
         """What on_deliveries has to be told."""
         self.undecodable = 0
+        self.parting = False
         self.resubscribed = 0
 
     # What is wanted
@@ -148,6 +149,10 @@ class Subscriptions:
         found = self._by_source.get(_REPLY)
         if found is not None:
             found.acknowledge_answers(least)
+
+    def part(self) -> None:
+        """The connection is about to be closed: what is deleted from now on is deleted by us."""
+        self.parting = True
 
     def own_queues(self) -> Iterator[Method]:
         """What deletes the queues that nobody else can use, when the connection is closed."""
