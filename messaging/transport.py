@@ -68,6 +68,12 @@ class BaseTransport:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
 
+    def why_no_rpc(self) -> str:
+        """Say that this transport carries notifications only, and why, where its driver tells that."""
+        reason: str = getattr(self._driver, "why_no_rpc", "")
+        told = f", because {reason}" if reason else ""
+        return f"{self.url.scheme}:// carries notifications only{told}; use another transport for RPC"
+
     def operations(self, role: Role) -> Operations:
         """Return the operations of the connection for a role; the connection is made at the first request. Raises
         Closed.

@@ -145,7 +145,7 @@ class BaseClient:
         check_transport(transport, self._face)
         check_target(target)
         if not transport.capabilities.rpc:
-            raise Unsupported(f"{transport.url.scheme}:// carries notifications only; use another transport for RPC")
+            raise Unsupported(transport.why_no_rpc())
         self.transport = transport
         self._serializer = serializer
         self._context = context

@@ -125,7 +125,7 @@ class ServerCore(ServiceCore):
         self.target = target
         capabilities = transport.capabilities
         if not capabilities.rpc:
-            raise Unsupported(f"{transport.url.scheme}:// carries notifications only; use another transport for RPC")
+            raise Unsupported(transport.why_no_rpc())
         ping = PingEndpoint(target.server, transport.wire.ping)
         self._dispatcher = Dispatcher([*checked(endpoints), ping], _with_ping(access), serializer)
         late = [method.name for method in self._dispatcher.methods if method.delivery == "at_least_once"]

@@ -24,7 +24,7 @@ SESSION = 5.0
 RESUMED = 15.0
 """Seconds after an accident within which every listener has its next notification."""
 TRANSPORT = {"session_timeout": SESSION, "partitions": 4, "heartbeat": 3.0}
-SLOWER = {"serves": False, "seconds": 0.05, "listener_options": {"slots": 4}}
+SLOWER: dict[str, Any] = {"serves": False, "seconds": 0.05, "listener_options": {"slots": 4}}
 SLOW = {"serves": False, "seconds": 0.002, "listener_options": {"slots": 8}}
 pytestmark = pytest.mark.timeout(180)
 

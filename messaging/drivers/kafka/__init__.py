@@ -24,6 +24,9 @@ class Driver:
 
     schemes: ClassVar[Collection[str]] = ("kafka",)
     options = KafkaSettings
+    why_no_rpc = (
+        "Kafka hands out partitions to groups, not single messages to whoever is free, and has no address for an answer"
+    )
 
     def capabilities(self, settings: KafkaSettings) -> Capabilities:
         """See Driver. Raises InvalidUrl or ConfigError for options that contradict each other."""

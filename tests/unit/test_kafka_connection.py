@@ -1,0 +1,395 @@
+"""kafka:// on a real broker, where the suite does not look: logins, TLS, missing topics and brokers, forks, long
+handlers, the order of keys, and what a pool's topics hold.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from confluent_kafka import Consumer, Producer
+
+import messaging
+from messaging import (
+    AuthFailed,
+    ConfigError,
+    ConnectFailed,
+    DeadlineExceeded,
+    Delivered,
+    Forked,
+    NoRoute,
+    TooLarge,
+    Unsupported,
+    notify,
+    rpc,
+)
+from messaging.drivers.kafka import configuration
+from messaging.errors import InvalidUrl
+from tests.brokers.certificates import Certificates
+from tests.brokers.kafka import Kafka
+from tests.brokers.ports import free_port
+from tests.faults.processes import until
+
+USER, PASSWORD = "messaging", "secret-word"
+
+
+class Audit:
+    """Writes down what it gets, and does with it what it is told."""
+
+    def __init__(self, act: Callable[[notify.Event[Any]], object] = lambda event: None) -> None:
+        self.events: list[notify.Event[Any]] = []
+        self.act = act
+
+    @notify.on("*")
+    def any(self, event: notify.Event[Any]) -> object:
+        self.events.append(event)
+        return self.act(event)
+
+
+@pytest.fixture
+def topic() -> str:
+    """A topic that nobody has used."""
+    return f"t-{secrets.token_hex(6)}"
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> Iterator[Kafka]:
+    """A broker that asks for a login on one port, and speaks TLS on another."""
+    folder = tmp_path_factory.mktemp("guarded-kafka")
+    with Kafka(folder, login=(USER, PASSWORD), certificates=certificates) as broker:
+        yield broker
+
+
+def passes(url: str, topic: str, **options: Any) -> None:
+    """One notification goes from a notifier to a listener."""
+    audit = Audit()
+    with messaging.open_transport(url, **options) as transport:
+        with notify.Listener(transport, [messaging.Target(topic=topic)], [audit]):
+            notify.Notifier(transport, topics=[topic]).info({}, "event", 1)
+            until(lambda: audit.events, "the notification")
+
+
+# Building
+
+
+def test_rpc_is_refused_with_the_reason() -> None:
+    """When a client or a server is built, and no broker has to be there for that."""
+    with messaging.open_transport("kafka://localhost") as transport:
+        with pytest.raises(Unsupported, match=r"kafka:// carries notifications only.*groups"):
+            rpc.Client(transport, messaging.Target(topic="t"))
+        with pytest.raises(Unsupported, match=r"kafka:// carries notifications only.*groups"):
+            rpc.Server(transport, messaging.Target(topic="t", server="s"), [object()])
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("kafka://", "needs a broker"),
+        ("kafka://localhost/vhost", "no virtual hosts"),
+        ("kafka+x://localhost", "no variants"),
+        ("kafka://a:b@one,c:d@two", "different ones"),
+    ],
+)
+def test_urls_that_mean_nothing(url: str, told: str) -> None:
+    """What is wrong is said before anything is connected."""
+    with pytest.raises(InvalidUrl, match=told):
+        messaging.open_transport(url)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"tls_ca": "/nowhere"}, "without tls=yes"),
+        ({"tls": True, "tls_ca": "/nowhere"}, "cannot be read"),
+        ({"partitions": 0}, "at least 1"),
+    ],
+)
+def test_options_that_contradict_each_other(options: dict[str, Any], told: str) -> None:
+    """They are named."""
+    with pytest.raises(ConfigError, match=told):
+        messaging.open_transport("kafka://localhost", **options)
+
+
+# Connecting
+
+
+def test_a_missing_broker_is_told_with_its_cause(topic: str) -> None:
+    """A sender hears at its deadline, a listener at that of start(); nothing was sent."""
+    url = f"kafka://127.0.0.1:{free_port()}"
+    with messaging.open_transport(url) as transport:
+        with pytest.raises(DeadlineExceeded, match="Connection refused") as caught:
+            notify.Notifier(transport, topics=[topic], timeout=1.0).info({}, "event", 1)
+        assert caught.value.delivered is Delivered.NO
+        assert isinstance(caught.value.__cause__, ConnectFailed)
+        listener = notify.Listener(transport, [messaging.Target(topic=topic)], [Audit()])
+        with pytest.raises(DeadlineExceeded, match="Connection refused"):
+            listener.start(1.0)
+
+
+@pytest.mark.parametrize("sasl", ["plain", "scram-sha-256"])
+def test_a_login_is_taken(guarded: Kafka, topic: str, sasl: str) -> None:
+    """By PLAIN and by SCRAM; the password is in no repr."""
+    passes(guarded.sasl_url, topic, sasl=sasl)
+    with messaging.open_transport(guarded.sasl_url) as transport:
+        assert PASSWORD not in repr(transport)
+        assert PASSWORD not in repr(transport._settings)
+
+
+def test_credentials_are_asked_for(guarded: Kafka, topic: str) -> None:
+    """A function gives the login, where the URL has none."""
+    asked: list[int] = []
+
+    def credentials() -> tuple[str, str]:
+        asked.append(1)
+        return USER, PASSWORD
+
+    passes(f"kafka://127.0.0.1:{guarded.sasl_port}", topic, credentials=credentials)
+    assert asked
+
+
+@pytest.mark.parametrize("sasl", ["plain", "scram-sha-256"])
+def test_a_wrong_password_ends_it_at_once(guarded: Kafka, topic: str, sasl: str) -> None:
+    """AuthFailed long before the deadline, for whoever comes later too, and it is not tried again."""
+    url = f"kafka://{USER}:wrong-word@127.0.0.1:{guarded.sasl_port}"
+    with messaging.open_transport(url, sasl=sasl) as transport:
+        notifier = notify.Notifier(transport, topics=[topic], timeout=20)
+        begun = time.monotonic()
+        with pytest.raises(AuthFailed, match="refused the login") as caught:
+            notifier.info({}, "event", 1)
+        assert time.monotonic() - begun < 10
+        assert "wrong-word" not in str(caught.value)
+        with pytest.raises(messaging.MessagingError):
+            notifier.info({}, "event", 2)
+        with pytest.raises(AuthFailed):
+            notify.Listener(transport, [messaging.Target(topic=topic)], [Audit()]).start(20)
+
+
+def test_tls_is_verified(guarded: Kafka, certificates: Certificates, topic: str) -> None:
+    """It passes with the authority that has signed; without it, the reason is told."""
+    passes(guarded.tls_url, topic, tls=True, tls_ca=str(certificates.authority))
+    with messaging.open_transport(guarded.tls_url, tls=True) as transport:
+        with pytest.raises(DeadlineExceeded, match=r"(?i)certificate|ssl") as caught:
+            notify.Notifier(transport, topics=[topic], timeout=2).info({}, "event", 1)
+        assert caught.value.delivered is Delivered.NO
+
+
+# Topics
+
+
+def test_a_topic_that_nobody_has_listened_to(kafka_broker: Any, topic: str) -> None:
+    """NoRoute names the topic and the cure; with create_topics=all it is created, and a pool may begin at its
+    beginning.
+    """
+    with messaging.open_transport(kafka_broker.url) as transport:
+        with pytest.raises(NoRoute, match=rf"messaging\.{topic}.*does not exist.*create_topics=all"):
+            notify.Notifier(transport, topics=[topic]).info({}, "event", 1)
+    audit = Audit()
+    with messaging.open_transport(kafka_broker.url, create_topics="all", start="beginning") as transport:
+        notify.Notifier(transport, topics=[topic]).info({}, "event", 2)
+        with notify.Listener(transport, [messaging.Target(topic=topic)], [audit]):
+            until(lambda: audit.events, "the notification of before")
+
+
+def test_a_listener_that_may_not_create(kafka_broker: Any, topic: str) -> None:
+    """start() fails with the topic's name and the cure."""
+    with messaging.open_transport(kafka_broker.url, create_topics="no") as transport:
+        with pytest.raises(NoRoute, match=rf"messaging\.{topic}.*create it.*kafka-topics"):
+            notify.Listener(transport, [messaging.Target(topic=topic)], [Audit()]).start(20)
+
+
+def test_a_message_that_the_topic_does_not_take(kafka_broker: Any, topic: str) -> None:
+    """TooLarge from the broker names both limits."""
+    with messaging.open_transport(kafka_broker.url, max_body=8_000_000, create_topics="all") as transport:
+        with pytest.raises(TooLarge, match=r"message\.max\.bytes"):
+            notify.Notifier(transport, topics=[topic], timeout=20).info({}, "event", os.urandom(3_000_000))
+
+
+# Groups
+
+
+def test_a_new_pool_begins_at_its_start(kafka_broker: Any, topic: str) -> None:
+    """It gets nothing of before, and everything from start() on, though nothing was read meanwhile."""
+    first, second = Audit(), Audit()
+    with messaging.open_transport(kafka_broker.url) as transport:
+        notifier = notify.Notifier(transport, topics=[topic])
+        with notify.Listener(transport, [messaging.Target(topic=topic)], [first], pool="a"):
+            notifier.info({}, "event", "before")
+            until(lambda: first.events, "the first notification")
+            with notify.Listener(transport, [messaging.Target(topic=topic)], [second], pool="b"):
+                pass
+            notifier.info({}, "event", "away")
+            with notify.Listener(transport, [messaging.Target(topic=topic)], [second], pool="b"):
+                until(lambda: second.events, "what came while it was away")
+    assert [event.payload for event in second.events] == ["away"]
+
+
+def test_a_long_handler_keeps_its_partitions(kafka_broker: Any, topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler that takes three times max.poll.interval, with the window full, is not thrown out of its group."""
+    consumer = configuration.consumer
+
+    def impatient(*arguments: Any) -> dict[str, Any]:
+        return consumer(*arguments) | {"max.poll.interval.ms": 2000}
+
+    monkeypatch.setattr(configuration, "consumer", impatient)
+    gate = threading.Event()
+    with messaging.open_transport(kafka_broker.url, session_timeout=2.0) as transport:
+        with notify.BatchListener(
+            transport, [messaging.Target(topic=topic)], [Batches(gate)], batch_size=1, slots=1
+        ) as listener:
+            connection = transport.operations(messaging.drivers.base.Role.LISTENER).reactor._connection
+            (group,) = connection._groups.values()  # type: ignore[attr-defined]
+            source = next(iter(group.sources.values()))
+            connection.subscribe(source, 2)
+            with notify.Notifier(transport, topics=[topic]).pipeline() as pipeline:
+                for number in range(20):
+                    pipeline.info({}, "event", number)
+            until(lambda: listener.health()["in_hand"] == 2, "a full window")
+            rebalances = transport.stats()["driver.rebalances"]
+            threading.Event().wait(6.0)
+            assert transport.stats()["driver.rebalances"] == rebalances
+            gate.set()
+            until(lambda: len(Batches.seen) == 20, "all are handled")
+    assert sorted(Batches.seen) == list(range(20))
+
+
+class Batches:
+    """Handles batches once a gate is open."""
+
+    seen: ClassVar[list[Any]] = []
+
+    def __init__(self, gate: threading.Event) -> None:
+        self._gate = gate
+        Batches.seen = []
+
+    @notify.on("*")
+    def all(self, events: list[notify.Event[Any]]) -> None:
+        self._gate.wait(30)
+        Batches.seen += [event.payload for event in events]
+
+
+def test_keys_of_others_keep_their_order(kafka_broker: Any, topic: str) -> None:
+    """A message with a Kafka key, from whatever client, is in one lane with its like; its headers are read."""
+    audit = Audit(lambda event: threading.Event().wait(0.01 * (event.payload["n"] % 3)))
+    with messaging.open_transport(kafka_broker.url, partitions=3) as transport:
+        with notify.Listener(transport, [messaging.Target(topic=topic)], [audit], slots=8):
+            with notify.Notifier(transport, topics=[topic]).pipeline() as pipeline:
+                for number in range(30):
+                    pipeline.info({}, "event", {"n": number}, key=f"k{number % 2}", headers={"x": "1"})
+            until(lambda: len(audit.events) == 30, "30 notifications")
+            body = [event.payload["n"] for event in audit.events]
+    assert audit.events[0].headers["x"] == "1"
+    for key in (0, 1):
+        mine = [number for number in body if number % 2 == key]
+        assert mine == sorted(mine)
+
+
+def test_what_is_in_the_topics(kafka_broker: Any, topic: str) -> None:
+    """Attempts go through the retry topic with their count; a dead letter carries reason, attempt and origin as text
+    that any tool shows.
+    """
+
+    def fail(event: notify.Event[Any]) -> None:
+        raise ValueError("it never works")
+
+    audit = Audit(fail)
+    with messaging.open_transport(kafka_broker.url) as transport:
+        with notify.Listener(
+            transport, [messaging.Target(topic=topic)], [audit], pool="p", backoff=0.05, max_attempts=3
+        ):
+            notify.Notifier(transport, topics=[topic]).info({}, "event", 1, key="k")
+            until(lambda: transport.stats().get("listener.dead_lettered") == 1, "a dead letter")
+    assert [event.attempt for event in audit.events] == [1, 2, 3]
+    assert [event.redelivered for event in audit.events] == [False, True, True]
+    (dead,) = messages(kafka_broker.url, f"messaging.{topic}..p.dead", 1)
+    told = {name: value.decode() for name, value in dead.headers() if not value.startswith(b"\0")}
+    assert dead.key() == b"k"
+    assert "it never works" in told["dead-reason"]
+    assert told["dead-attempt"] == "3"
+    assert told["messaging-origin"].startswith(f"messaging.{topic}/0/")
+    retries = messages(kafka_broker.url, f"messaging.{topic}..p.retry", 2)
+    assert [dict(each.headers())["messaging-attempt"] for each in retries] == [b"2", b"3"]
+
+
+def messages(url: str, topic: str, number: int) -> list[Any]:
+    """Read so many messages of a topic with the bare library."""
+    consumer = Consumer(
+        {"bootstrap.servers": url.split("/")[2], "group.id": secrets.token_hex(4), "auto.offset.reset": "earliest"}
+    )
+    consumer.subscribe([topic])
+    found: list[Any] = []
+
+    def more() -> bool:
+        message = consumer.poll(0.1)
+        if message is not None and message.error() is None:
+            found.append(message)
+        return len(found) >= number
+
+    until(more, f"{number} messages in {topic}")
+    consumer.close()
+    return found
+
+
+def test_a_stranger_writes_garbage(kafka_broker: Any, topic: str) -> None:
+    """A tombstone, a key without headers, and bytes that are nothing are dead letters; the rest is handled."""
+    audit = Audit()
+    with messaging.open_transport(kafka_broker.url) as transport:
+        with notify.Listener(transport, [messaging.Target(topic=topic)], [audit]):
+            producer = Producer({"bootstrap.servers": kafka_broker.url.split("/")[2]})
+            for value, key in ((None, b"k"), (b"garbage", None), (b"\xff" * 10, b"\xff\xfe")):
+                producer.produce(f"messaging.{topic}", value, key)
+            producer.flush(10)
+            until(lambda: transport.stats().get("listener.undecodable") == 3, "the garbage is counted")
+            notify.Notifier(transport, topics=[topic]).info({}, "event", "good")
+            until(lambda: audit.events, "the good one")
+
+
+# Forks
+
+
+def _in_child(url: str, topic: str, results: Any, transport: Any) -> None:
+    outcomes = []
+    for opened in (transport, messaging.open_transport(url)):
+        try:
+            notify.Notifier(opened, topics=[topic], timeout=5).info({}, "event", 1)
+        except Forked as error:
+            outcomes.append(str(error))
+        else:
+            outcomes.append("sent")
+    results.put(outcomes)
+
+
+def test_a_forked_child_is_told(kafka_broker: Any, topic: str) -> None:
+    """Both an inherited transport and a new one raise Forked, with the cure; the parent does not notice."""
+    audit = Audit()
+    with messaging.open_transport(kafka_broker.url) as transport:
+        with notify.Listener(transport, [messaging.Target(topic=topic)], [audit]):
+            notifier = notify.Notifier(transport, topics=[topic])
+            notifier.info({}, "event", "before")
+            context = multiprocessing.get_context("fork")
+            results = context.SimpleQueue()
+            child = context.Process(target=_in_child, args=(kafka_broker.url, topic, results, transport))
+            child.start()
+            outcomes = results.get()
+            child.join(20)
+            assert child.exitcode == 0
+            notifier.info({}, "event", "after")
+            until(lambda: len(audit.events) == 2, "both notifications of the parent")
+    assert ["spawn" in outcome for outcome in outcomes] == [True, True]
+
+
+def test_a_forked_child_can_exit(kafka_broker: Any, topic: str, tmp_path: Path) -> None:
+    """A child that has inherited clients and never uses them ends as any other."""
+    with messaging.open_transport(kafka_broker.url, create_topics="all") as transport:
+        notify.Notifier(transport, topics=[topic]).info({}, "event", 1)
+        context = multiprocessing.get_context("fork")
+        child = context.Process(target=tmp_path.exists)
+        child.start()
+        child.join(20)
+        assert child.exitcode == 0
