@@ -87,17 +87,17 @@ def settles_on_receipt() -> None:
 def hides_blocked() -> None:
     """Nobody hears that the peer wants nothing more, and what is sent is written all the same."""
     from messaging.drivers.base import State
-    from messaging.drivers.rabbit.connection import RabbitConnection
+    from messaging.drivers.rabbit.link import Link
 
     class Hides(_Between):
         def on_state(self, state: State, *about: Any) -> None:
             if state is not State.BLOCKED:
                 self.real.on_state(state, *about)
 
-    def ignore(self: RabbitConnection, reason: str) -> None:
+    def ignore(self: Link, reason: str) -> None:
         pass
 
-    RabbitConnection.on_blocked = ignore  # type: ignore[method-assign]
+    Link.on_blocked = ignore  # type: ignore[method-assign]
     _put_between(Hides)
 
 
@@ -143,26 +143,51 @@ def forgets_to_persist() -> None:
 
 def trusts_the_network() -> None:
     """A broker that is silent is believed to be well."""
-    from messaging.drivers.rabbit.connection import RabbitConnection
+    from messaging.drivers.rabbit.link import Link
 
-    beat = RabbitConnection._beat
+    beat = Link._beat
 
-    def trusting(self: RabbitConnection, now: float) -> None:
+    def trusting(self: Link, now: float) -> None:
         self._read_at = now
         beat(self, now)
 
-    RabbitConnection._beat = trusting  # type: ignore[method-assign]
+    Link._beat = trusting  # type: ignore[method-assign]
 
 
 def pops_before_noting() -> None:
     """Messages are popped from redis and noted down by nobody, as by a consumer that is between its two steps."""
     from messaging.drivers.kombu import redis_readers
 
-    redis_readers.TAKE = """
+    careless = """
         local taken = {}
         for i = 1, tonumber(ARGV[1]) do taken[i] = redis.call('RPOP', KEYS[1]) end
         return taken
     """
+    redis_readers.TAKE = careless  # type: ignore[attr-defined]
+
+
+def looks_away() -> None:
+    """A driver that passes over what the broker says of consumers and channels."""
+    from messaging.drivers.rabbit.subscription import Subscription
+
+    def cancelled(self: Subscription, consumer: str) -> None:
+        pass
+
+    def closed(self: Subscription, code: int, text: str) -> None:
+        pass
+
+    Subscription.on_cancelled = cancelled  # type: ignore[method-assign]
+    Subscription.on_channel_closed = closed  # type: ignore[method-assign]
+
+
+def never_looks_again() -> None:
+    """What was declared and bound once is believed to be there for good."""
+    from messaging.drivers.rabbit.subscriptions import Subscriptions
+
+    def once(self: Subscriptions, now: float) -> None:
+        self._renew_at = now + 3600.0
+
+    Subscriptions._renew = once  # type: ignore[method-assign]
 
 
 DRIVER_PLANTS: dict[str, Callable[[], None]] = {
@@ -176,6 +201,8 @@ DRIVER_PLANTS: dict[str, Callable[[], None]] = {
         reconnects_in_step,
         forgets_to_persist,
         trusts_the_network,
+        looks_away,
+        never_looks_again,
         pops_before_noting,
     )
 }

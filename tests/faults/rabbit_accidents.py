@@ -87,14 +87,14 @@ def connections_closed(broker: Rabbit, fleets: Sequence[Fleet]) -> None:
 ACCIDENTS: dict[str, Accident] = {
     accident.__name__: accident
     for accident in (
-        pool_queue_deleted,
+        connections_closed,
+        channels_closed,
+        queues_crashed,
         requests_queue_deleted,
         reply_queues_deleted,
+        pool_queue_deleted,
         exchange_deleted,
         binding_deleted,
-        queues_crashed,
-        channels_closed,
-        connections_closed,
     )
 }
-"""In the order in which they happen."""
+"""In the order in which they happen: from those that a connection is told of to those of which nobody is."""

@@ -15,7 +15,7 @@ import pytest
 
 import messaging
 from messaging import AuthFailed, Delivered, MessagingError, ServerLost, rpc
-from messaging.drivers.rabbit.connection import RabbitConnection
+from messaging.drivers.rabbit.link import Link
 from tests.brokers import Rabbit
 from tests.faults.fleet import SCHEMES, Fleet
 from tests.faults.history import History
@@ -252,7 +252,7 @@ def test_a_wrong_password_is_told_at_once(mistreated_rabbit: Rabbit, scheme: str
 
 def test_a_login_that_is_tried_again_is_found(mistreated_rabbit: Rabbit, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: a refused login is taken for a broken connection. The broker sees it again and again."""
-    monkeypatch.setattr(RabbitConnection, "_retry_in", lambda self, cause: self._hosts.delay())
+    monkeypatch.setattr(Link, "delay", lambda self, cause: self._hosts.delay())
     error, _, attempts = refused(mistreated_rabbit, "rabbit", timeout=2)
     assert not isinstance(error, AuthFailed)
     assert attempts > 1
