@@ -15,6 +15,7 @@ from tests.conformance.subjects.amqp1 import amqp1
 from tests.conformance.subjects.kafka import kafka
 from tests.conformance.subjects.kombu import kombu, kombu_redis
 from tests.conformance.subjects.memory import memory
+from tests.conformance.subjects.rabbit import rabbit
 from tests.conformance.subjects.zmq import zmq
 
 __all__ = ["SUBJECTS", "Maker"]
@@ -33,6 +34,7 @@ SUBJECTS: dict[str, Maker] = {
     "memory": lambda root, server: memory(),
     "zmq": lambda root, server: zmq(root),
     "kafka": lambda root, server: kafka(server("kafka_broker")),
+    "rabbit": lambda root, server: rabbit(server("rabbit_broker")),
     "kombu": lambda root, server: kombu(server("rabbit_broker")),
     "kombu+redis": lambda root, server: kombu_redis(server("redis_server").url),
     "amqp1-artemis": lambda root, server: amqp1("artemis", server("artemis_broker").url),
