@@ -67,8 +67,9 @@ class Log:
     def log(self, level: int, template: str, *arguments: Any) -> None:
         """Called by the library while it is polled."""
         try:
-            # What the library calls errors are outages that it cures by itself; we tell of them by our states.
-            _log.log(min(level, logging.INFO), template, *arguments)
+            # What the library calls failures are outages that it cures by itself; our states tell of them.
+            outage = bool(arguments) and arguments[0] == "FAIL"
+            _log.log(logging.DEBUG if outage else min(level, logging.INFO), template, *arguments)
         except Exception:  # a filter or handler of the user's
             return
 

@@ -388,8 +388,9 @@ class Subscription:
 
     def _drain(self) -> None:
         if self.life in (Life.PREPARING, Life.JOINING, Life.LIVE):
-            # A consumer that is still being prepared is closed when it comes.
-            self.life = Life.DRAINING
+            # A consumer that is just being prepared is closed when it comes.
+            self.life = Life.GONE if self.life is Life.PREPARING and not self.prepared else Life.DRAINING
+        self.sources.clear()
         self.settling.draining = True
         for delivery in self.delayed.clear():
             self.settling.give_back(delivery)
@@ -400,7 +401,7 @@ class Subscription:
         if self._consumer is not None:
             self._leave()
         elif self.life is Life.PREPARING:
-            self.life = Life.DRAINING if self.prepared else Life.GONE
+            self._drain()
 
     def _leave(self) -> None:
         consumer, self._consumer = self._consumer, None
