@@ -245,7 +245,11 @@ def decode_reply(body: bytes) -> Result | Failure:
 
 
 def _encode_answer(answer: Result | Failure, request: bytes, error: BaseException | None = None) -> bytes:
-    return encode(answer)
+    # `encode`, written out: this runs once per call.
+    try:
+        return _encoder.encode(answer)
+    except (TypeError, ValueError, OverflowError, RecursionError) as failure:
+        raise EncodeError(str(failure)) from failure
 
 
 class Ping(NamedTuple):
