@@ -199,7 +199,7 @@ def peak(times: list[float], window: float) -> int:
 
 def test_a_crowd_comes_back_spread_out(tmp_path: Path, mistreated_rabbit: Rabbit) -> None:
     """A hundred clients of a broker that was killed come back all, and not at once: as the broker's log has it, no more
-    than half of them within any half second. Planted: without jitter nearly all of them come together.
+    than two thirds of them within any second. Planted: without jitter nearly all of them come together.
     """
     number = 100
     fleet = Fleet(tmp_path, mistreated_rabbit)
@@ -216,11 +216,12 @@ def test_a_crowd_comes_back_spread_out(tmp_path: Path, mistreated_rabbit: Rabbit
         mistreated_rabbit.start()
         for crowd in crowds.values():
             until(lambda: crowd.ask("connected") == number, "all are connected again", 30)  # noqa: B023
-        peaks = {name: peak(logins(mistreated_rabbit, crowd), 0.5) for name, crowd in crowds.items()}
+        peaks = {name: peak(logins(mistreated_rabbit, crowd), 1.0) for name, crowd in crowds.items()}
+        print(f"most logins within a second, of {number}: {peaks}")
     finally:
         fleet.close()
-    assert peaks["sound"] <= number / 2
-    assert peaks["in step"] > number / 2
+    assert peaks["sound"] <= number * 2 / 3
+    assert peaks["in step"] > number * 2 / 3
 
 
 def refused(broker: Rabbit, scheme: str, timeout: float) -> tuple[MessagingError, float, int]:
