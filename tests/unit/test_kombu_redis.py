@@ -20,7 +20,7 @@ import redis
 from messaging import Target, notify, open_transport, rpc
 from messaging.drivers.base import Role, State
 from messaging.drivers.kombu.redis_scripts import INDEX, UNACKED
-from messaging.errors import AuthFailed, DeadlineExceeded, Delivered, NoRoute, Overloaded
+from messaging.errors import AuthFailed, DeadlineExceeded, Delivered, NoRoute, Overloaded, Rejected
 from messaging.message import Outcome, Route, Source, SourceKind
 from messaging.testing.conformance.bare import Bare, together
 from tests.brokers import Certificates, Redis
@@ -253,6 +253,24 @@ def test_foreign_messages_in_a_queue_are_counted_and_dropped(url: str, topic: st
     tags = {tag for tag, noted in store.hgetall(UNACKED).items() if topic.encode() in noted}
     assert tags == set()
     assert store.hlen(UNACKED) == store.zcard(INDEX)
+
+
+def test_a_key_of_another_kind_is_told_and_got_over(url: str, topic: str, store: redis.Redis) -> None:
+    """What is no list cannot be a queue: LOST with that cause, tried again, and well when it is gone."""
+    queue = f"messaging:any:{EXCHANGE}:{topic}"
+    store.set(queue, "no list")
+    with connected(url, Role.RPC_SERVER) as server, connected(url, Role.RPC_CLIENT) as sender:
+        refused = sender.publish(Route.any(EXCHANGE, topic))
+        sender.until(lambda: sender.final(refused), "news of the message")
+        assert isinstance(sender.error(refused), Rejected)
+        server.connection.subscribe(any_of(topic), 10)
+        server.until(lambda: State.LOST in server.events.states, "LOST")
+        assert "WRONGTYPE" in str(server.events.causes[server.events.states.index(State.LOST)])
+        store.delete(queue)
+        send(sender, Route.any(EXCHANGE, topic), b"good")
+        assert receive(server) == [b"good"]
+        server.settle(server.take())
+        server.until(lambda: server.events.settled, "its settlement")
 
 
 def test_a_full_queue_is_told(url: str, topic: str) -> None:

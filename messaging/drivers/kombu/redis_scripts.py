@@ -12,7 +12,7 @@ in front, because taking JSON apart and putting it together again in Lua would c
 
 from __future__ import annotations
 
-__all__ = ["GIVE_BACK", "INDEX", "RENEW", "TAKE", "UNACKED"]
+__all__ = ["ACCEPT", "GIVE_BACK", "INDEX", "RENEW", "TAKE", "UNACKED"]
 
 UNACKED = "messaging:unacked"
 INDEX = "messaging:unacked:index"
@@ -36,6 +36,16 @@ return taken
 )
 """KEYS: queue, UNACKED, INDEX; ARGV: how many, how their tags begin, expiry of the queue. Returns the messages; the
 n-th one's tag ends in n."""
+
+ACCEPT = """
+local known = {}
+for i = 1, #ARGV do
+    known[i] = redis.call('HDEL', KEYS[1], ARGV[i])
+    redis.call('ZREM', KEYS[2], ARGV[i])
+end
+return known
+"""
+"""KEYS: UNACKED, INDEX; ARGV: tags. Returns 1 for each that was there, else 0."""
 
 GIVE_BACK = (
     _NOW

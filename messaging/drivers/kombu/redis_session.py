@@ -18,7 +18,7 @@ from messaging.drivers.kombu import names
 from messaging.drivers.kombu.messages import Written
 from messaging.drivers.kombu.names import Place
 from messaging.drivers.kombu.redis_readers import FanoutReader, QueueReader, ReplyReader
-from messaging.drivers.kombu.redis_scripts import GIVE_BACK, INDEX, RENEW, UNACKED
+from messaging.drivers.kombu.redis_scripts import ACCEPT, GIVE_BACK, INDEX, RENEW, UNACKED
 from messaging.drivers.kombu.redis_transport import Transport
 from messaging.drivers.kombu.session import Parcel, Reader
 from messaging.drivers.kombu.settings import VirtualSettings
@@ -28,9 +28,11 @@ from messaging.url import Host
 
 __all__ = ["RedisSession", "connect"]
 
-_BROKEN: tuple[type[Exception], ...] = (redis.ConnectionError, redis.TimeoutError, OSError)
-"""What a round trip raises when the connection is gone. AuthenticationError is one of them."""
+_BROKEN: tuple[type[Exception], ...] = (redis.RedisError, OSError)
+"""What a round trip raises when the connection is gone, or cannot be used for what it is for."""
 _REFUSED = (redis.AuthenticationError, redis.exceptions.AuthorizationError)
+_OLDEST = (6, 2)
+"""The first redis with BLMOVE."""
 _MAILBOX_EXPIRES = 7 * 24 * 3600
 """Seconds after the last message to it for which a mailbox is kept."""
 
@@ -68,11 +70,13 @@ def connect(settings: VirtualSettings, host: Host, login: tuple[str, str] | None
         # Connection.connect() tries again by itself, far beyond its timeout.
         transport = connection.transport
         transport.establish_connection()
-        return RedisSession(settings, transport.create_channel(transport))
+        session = RedisSession(settings, transport.create_channel(transport))
+        session.check_version()
     except _REFUSED as error:
         raise AuthFailed(f"redis at {host.address} refused the login: {error}") from error
     except (redis.RedisError, OSError, ValueError) as error:
         raise ConnectFailed(f"redis at {host.address} cannot be reached: {error}") from error
+    return session
 
 
 class RedisSession:
@@ -84,12 +88,24 @@ class RedisSession:
         self._settings = settings
         self._channel = channel
         self._client = redis.Redis(connection_pool=channel.pool)
+        self._accept = self._client.register_script(ACCEPT)
         self._give_back = self._client.register_script(GIVE_BACK)
         self._renew = self._client.register_script(RENEW)
         prefix = os.urandom(8).hex()
         self._tags = map(f"{prefix}:{{}}:".format, itertools.count())
         self._full: dict[str, float] = {}
         """Queues that had too many messages, and when the next one is tried."""
+
+    def check_version(self) -> None:
+        """Raise ConnectFailed for a redis that lacks what is needed, where it tells its version."""
+        try:
+            version = str(self._client.info("server").get("redis_version", ""))
+        except redis.ResponseError:
+            # An account that may not ask.
+            return
+        if version and tuple(map(int, version.split(".")[:2])) < _OLDEST:
+            self.drop()
+            raise ConnectFailed(f"redis {version} is too old: 6.2 or later is needed, for BLMOVE", retryable=False)
 
     # Sending
 
@@ -112,7 +128,7 @@ class RedisSession:
                         sent.append((position, ""))
             answers = pipeline.execute(raise_on_error=False) if sent else []
         for (position, key), answer in zip(sent, answers, strict=True):
-            if isinstance(answer, _BROKEN):
+            if isinstance(answer, redis.ConnectionError):
                 raise answer
             if isinstance(answer, Exception):
                 results[position] = results[position] or _refusal(answer)
@@ -204,11 +220,7 @@ class RedisSession:
 
     def accept(self, tags: Sequence[str]) -> list[bool]:
         """Forget messages that are done with; False: somebody else has it by now, because it was held for too long."""
-        with self._client.pipeline(transaction=True) as pipeline:
-            for tag in tags:
-                pipeline.hdel(UNACKED, tag)
-            pipeline.zrem(INDEX, *tags)
-            return [count == 1 for count in pipeline.execute()[:-1]]
+        return [count == 1 for count in self._accept((UNACKED, INDEX), tags)]
 
     def give_back(self, tags: Sequence[str]) -> None:
         """Put messages back, to be the next ones out."""
