@@ -137,8 +137,8 @@ def test_a_deleted_queue_is_made_again(rabbit_broker: Any, scheme: str) -> None:
     with by_hand(rabbit_broker) as channel, bare(rabbit_broker, Role.RPC_SERVER, scheme) as server:
         server.subscribe(source)
         first = server.publish(Route.any("messaging", topic))
-        held: list[Any] = []
-        server.until(lambda: server.final(first) is not None and held.extend(server.take()) is None and held, "one")
+        server.until(lambda: server.final(first) is not None and server.events.deliveries, "one")
+        held = server.take()
         channel.queue_delete(f"messaging/any/messaging/{topic}")
         server.until(lambda: server.events.unsubscribed and source in server.events.subscribed, "the source again")
         assert isinstance(server.events.unsubscribed[0][1], ConnectionLost)

@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pika import frame, spec
+from pika import frame
+from pika import spec as pika_spec
 
 from messaging.drivers.rabbit.frames import FrameReader, FrameWriter
 from messaging.drivers.rabbit.properties import Properties
 from messaging.drivers.rabbit.tables import decode_table, encode_table
+
+# pika's generated classes have no annotations.
+spec: Any = pika_spec
 
 
 class Sink:
@@ -45,7 +49,7 @@ def reader() -> tuple[Sink, FrameReader]:
 
 def written(properties: Properties, body: bytes, frame_max: int = 131_072) -> bytes:
     out = bytearray()
-    FrameWriter(out.__iadd__, frame_max).publish(2, "messaging/a", "x", True, properties, body)
+    FrameWriter(out.extend, frame_max).publish(2, "messaging/a", "x", True, properties, body)
     return bytes(out)
 
 
@@ -106,7 +110,7 @@ def test_a_message_has_the_bytes_that_pika_writes() -> None:
 def test_settlements_have_the_bytes_that_pika_writes() -> None:
     """Acknowledging one or many, and rejecting with and without requeueing."""
     out = bytearray()
-    writer = FrameWriter(out.__iadd__, 4096)
+    writer = FrameWriter(out.extend, 4096)
     writer.ack(3, 2**40, True)
     writer.ack(3, 8, False)
     writer.reject(4, 9, True)

@@ -118,7 +118,7 @@ def test_tls_is_verified(broker: Rabbit, certificates: Certificates, scheme: str
         ({"tls_ca": str(certificates.stranger)}, "certificate verify failed"),
         ({"tls_ca": str(certificates.authority), "tls_server_name": "elsewhere.example"}, "match"),
     ):
-        with messaging.open_transport(place, **options) as transport:  # type: ignore[arg-type]
+        with messaging.open_transport(place, **options) as transport:
             with pytest.raises(DeadlineExceeded, match=word) as caught:
                 rpc.Client(transport, messaging.Target(topic="nowhere"), timeout=0.5).call({}, "ping")
             assert caught.value.delivered is Delivered.NO

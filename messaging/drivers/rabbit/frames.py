@@ -264,52 +264,66 @@ def decode_properties(data: bytes, at: int, end: int, flags: int) -> Properties:
 def encode_properties(properties: Properties) -> tuple[int, bytes]:
     """Return the flags and the bytes of properties. Raises ValueError or TypeError for what cannot be written."""
     flags = 0
-    parts = []
+    parts: list[bytes] = []
+    add = parts.append
     if properties.content_type is not None:
         flags |= _CONTENT_TYPE
-        parts.append(_short_text(properties.content_type))
+        add(_repeated_text(properties.content_type))
     if properties.content_encoding is not None:
         flags |= _CONTENT_ENCODING
-        parts.append(_short_text(properties.content_encoding))
+        add(_short_text(properties.content_encoding))
     if properties.headers is not None:
         flags |= _HEADERS
-        parts.append(encode_table(properties.headers))
+        add(encode_table(properties.headers))
     if properties.delivery_mode is not None:
         flags |= _MODE
-        parts.append(_BYTES[properties.delivery_mode])
+        add(_BYTES[properties.delivery_mode])
     if properties.priority is not None:
         flags |= _PRIORITY
         if not 0 <= properties.priority <= 255:
             raise ValueError(f"a priority is a number from 0 to 255, not {properties.priority}")
-        parts.append(_BYTES[properties.priority])
+        add(_BYTES[properties.priority])
     if properties.correlation_id is not None:
         flags |= _CORRELATION_ID
-        parts.append(_short_text(properties.correlation_id))
+        add(_short_text(properties.correlation_id))
     if properties.reply_to is not None:
         flags |= _REPLY_TO
-        parts.append(_short_text(properties.reply_to))
+        add(_repeated_text(properties.reply_to))
     if properties.expiration is not None:
         flags |= _EXPIRATION
-        parts.append(_short_text(properties.expiration))
+        add(_short_text(properties.expiration))
     if properties.message_id is not None:
         flags |= _MESSAGE_ID
-        parts.append(_short_text(properties.message_id))
+        add(_short_text(properties.message_id))
     if properties.timestamp is not None:
         flags |= _TIMESTAMP
-        parts.append(_long.pack(properties.timestamp))
+        add(_long.pack(properties.timestamp))
     if properties.type is not None:
         flags |= _TYPE
-        parts.append(_short_text(properties.type))
+        add(_short_text(properties.type))
     if properties.user_id is not None:
         flags |= _USER_ID
-        parts.append(_short_text(properties.user_id))
+        add(_short_text(properties.user_id))
     if properties.app_id is not None:
         flags |= _APP_ID
-        parts.append(_short_text(properties.app_id))
+        add(_repeated_text(properties.app_id))
     return flags, b"".join(parts)
 
 
 _BYTES = [bytes((number,)) for number in range(256)]
+_texts: dict[str, bytes] = {}
+_REMEMBERED = 4096
+"""Addresses and texts whose bytes are remembered; addresses of answers are as many as there are callers."""
+
+
+def _repeated_text(text: str) -> bytes:
+    """A text that is the same in every message of a connection."""
+    known = _texts.get(text)
+    if known is None:
+        if len(_texts) >= _REMEMBERED:
+            _texts.clear()
+        known = _texts[text] = _short_text(text)
+    return known
 
 
 def _short_text(text: str) -> bytes:
@@ -328,6 +342,7 @@ class FrameWriter:
         self._write = write
         self._most = (frame_max or 131_072) - 8
         self._methods: dict[tuple[int, str, str, bool], bytes] = {}
+        """The method frames of addresses."""
 
     def publish(
         self, channel: int, exchange: str, key: str, mandatory: bool, properties: Properties, body: bytes
@@ -361,10 +376,6 @@ class FrameWriter:
     def reject(self, channel: int, tag: int, requeue: bool) -> None:
         """Write that a delivery is not taken."""
         self._write(_settle(_METHOD, channel, 13, _REJECT, tag, requeue, _END))
-
-
-_REMEMBERED = 4096
-"""Addresses whose method frames are remembered; addresses of answers are as many as there are callers."""
 
 
 def _publish(channel: int, exchange: str, key: str, mandatory: bool) -> bytes:

@@ -26,21 +26,22 @@ from typing import Any
 
 from messaging.drivers.rabbit.methods import Bind, DeclareExchange, DeclareQueue
 from messaging.drivers.rabbit.properties import PERSISTENT, Properties, expiration
-from messaging.drivers.rabbit.topology import Address, Copy, Intake, NativeTopology
-from messaging.message import Delivery, Outgoing, Route, RouteKind, Source, SourceKind
+from messaging.drivers.rabbit.topology import Address, Intake, NativeTopology
+from messaging.message import Outgoing, Route, RouteKind, Source, SourceKind
 
 __all__ = ["OsloTopology"]
 
 _DEFAULT_POOL = "default"
 """The pool of a listener that names none: its queues are those that notifiers declare too."""
-_ROUTES = 10_000
-"""Routes that are remembered."""
 _FANOUT_FRESH = 1.0
 """Seconds for which an exchange counts as declared that goes with its last queue."""
 
 
-class OsloTopology:
-    """The predecessor's. `identity` is random and belongs to one connection; `ttl` is in seconds, 0: for ever."""
+class OsloTopology(NativeTopology):
+    """The predecessor's; what it has no word for (delays, reading properties) is ours.
+
+    `identity` is random and belongs to one connection; `ttl` is in seconds, 0: for ever.
+    """
 
     def __init__(
         self,
@@ -53,8 +54,7 @@ class OsloTopology:
         ttl: int = 1800,
         delivery_limit: int = 0,
     ) -> None:
-        self._identity = identity
-        self._native = NativeTopology(identity)
+        super().__init__(identity)
         self._durable = durable or quorum
         self._auto_delete = auto_delete
         self._transient_durable = transient_quorum
@@ -66,17 +66,6 @@ class OsloTopology:
             **(quorum_arguments if transient_quorum else {}),
             **({"x-expires": ttl * 1000} if ttl else {}),
         }
-        self._known: dict[Route, Address] = {}
-
-    def address(self, outgoing: Outgoing) -> Address:
-        """See Topology."""
-        route = outgoing.route
-        known = self._known.get(route)
-        if known is None:
-            if len(self._known) >= _ROUTES:
-                self._known.clear()
-            known = self._known[route] = self._address(route)
-        return known
 
     def _address(self, route: Route) -> Address:
         kind, exchange, topic, server, address = route
@@ -116,10 +105,6 @@ class OsloTopology:
             name = topic if kind is SourceKind.ANY or pool == _DEFAULT_POOL else pool
         return Intake((self._exchange(exchange), self._queue(name), Bind(name, exchange, key)), (name,), name)
 
-    def delayed(self, source: Source, queue: str, delay: float) -> Copy:
-        """See Topology."""
-        return self._native.delayed(source, queue, delay)
-
     def dead(self, source: Source, queue: str, reason: str) -> None:
         """It keeps none."""
         return
@@ -139,12 +124,6 @@ class OsloTopology:
             expiration=expiration(expires) if expires is not None else None,
             message_id=message_id,
         )
-
-    def read(
-        self, source: Source, generation: int, tag: int, redelivered: bool, properties: Properties, body: bytes
-    ) -> Delivery:
-        """See Topology."""
-        return self._native.read(source, generation, tag, redelivered, properties, body)
 
     def _exchange(self, name: str) -> DeclareExchange:
         return DeclareExchange(name, "topic", durable=self._durable, auto_delete=self._auto_delete)

@@ -11,6 +11,7 @@ and tell the one who asked.
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -152,7 +153,7 @@ class Publisher:
             self._lanes = (*self._lanes, self._asking)
         self._parked: dict[tuple[str, str, bool], Outbox] = {}
         self._count = 0
-        self._repeated: set[int] = set()
+        self._repeated: weakref.WeakSet[Outgoing] = weakref.WeakSet()
         """Messages that came back from an address whose queue they create, and are on their way again."""
         self._leaving: deque[tuple[int, Outgoing]] = deque()
         """Messages whose first byte the system may not have taken yet, by the place of that byte."""
@@ -368,15 +369,15 @@ class Publisher:
     def came_back(self, outgoing: Outgoing, text: str) -> None:
         """A confirmed message that no queue took."""
         self.returned += 1
-        if outgoing.store > 0.0 and id(outgoing) not in self._repeated:
+        if outgoing.store > 0.0 and outgoing not in self._repeated:
             # Its mailbox was deleted since we declared it; it was not taken, so it may be sent again.
-            self._repeated.add(id(outgoing))
+            self._repeated.add(outgoing)
             self._declarations.forget(self._topology.mailbox(outgoing))
             outgoing.stage = None
             self._confirmed.outbox.push(outgoing)
             self.waiting = True
             return
-        self._repeated.discard(id(outgoing))
+        self._repeated.discard(outgoing)
         self.tell(SentResult(outgoing, Stage.WRITTEN, no_route(outgoing.route, text)))
 
     def copy_ended(self, copy: DriverCopy, taken: bool, returned: str | None) -> None:
