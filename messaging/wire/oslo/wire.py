@@ -178,25 +178,11 @@ class OsloWire:
         """See Wire."""
         if contents == "answers":
             return _Answers()
-        return _open_requests if contents == "requests" else self._open_notifications
+        return functools.partial(_open_each, _show_request if contents == "requests" else _show_notification)
 
     def unique_id(self, body: bytes) -> str:
         """See Wire."""
         return _unique_id(_message(body))
-
-    def _open_notifications(self, batch: Sequence[Delivery]) -> OpenedBatch:
-        readable, unreadable = [], []
-        for delivery in batch:
-            try:
-                message = _look(delivery)
-            except DecodeError:
-                unreadable.append(delivery)
-                continue
-            delivery.headers[MESSAGE_ID] = str(message.get("message_id", ""))
-            delivery.headers[LEVEL_HEADER] = notifications.level_of(message)
-            _context_to_headers(delivery, message)
-            readable.append(delivery)
-        return OpenedBatch(readable, unreadable)
 
 
 def _with_address(body: bytes, address: str, remaining: float | None) -> bytes:
@@ -204,7 +190,8 @@ def _with_address(body: bytes, address: str, remaining: float | None) -> bytes:
     return body.replace(rpc.REPLY_MARK, address.encode())
 
 
-def _open_requests(batch: Sequence[Delivery]) -> OpenedBatch:
+def _open_each(show: Callable[[Delivery, dict[str, Any]], None], batch: Sequence[Delivery]) -> OpenedBatch:
+    """Look into each delivery, and show on its outside what the patterns go by."""
     readable, unreadable = [], []
     for delivery in batch:
         try:
@@ -212,25 +199,32 @@ def _open_requests(batch: Sequence[Delivery]) -> OpenedBatch:
         except DecodeError:
             unreadable.append(delivery)
             continue
-        message_id, address = message.get("_msg_id"), message.get("_reply_q")
-        if isinstance(message_id, str) and isinstance(address, str):
-            delivery.reply_to = address
-            delivery.headers[MESSAGE_ID] = message_id
-        elif unique_id := _unique_id(message):
-            delivery.headers[MESSAGE_ID] = unique_id
-        _context_to_headers(delivery, message)
+        show(delivery, message)
+        # What travels in the context in place of headers is shown where headers are looked for.
+        inside = message.get("_context")
+        context = inside if isinstance(inside, dict) else rpc.context_of(message)
+        delivery.headers.update({name: context[name] for name in OsloWire.context_headers if name in context})
         readable.append(delivery)
     return OpenedBatch(readable, unreadable)
+
+
+def _show_request(delivery: Delivery, message: dict[str, Any]) -> None:
+    message_id, address = message.get("_msg_id"), message.get("_reply_q")
+    if isinstance(message_id, str) and isinstance(address, str):
+        delivery.reply_to = address
+        delivery.headers[MESSAGE_ID] = message_id
+    elif unique_id := _unique_id(message):
+        delivery.headers[MESSAGE_ID] = unique_id
+    else:
+        # That of a driver tells messages of one connection apart, and not those of two senders.
+        delivery.headers.pop(MESSAGE_ID, None)
+
+
+def _show_notification(delivery: Delivery, message: dict[str, Any]) -> None:
+    delivery.headers[MESSAGE_ID] = str(message.get("message_id", ""))
+    delivery.headers[LEVEL_HEADER] = notifications.level_of(message)
 
 
 def _unique_id(message: dict[str, Any]) -> str:
     found = message.get("_unique_id")
     return found if isinstance(found, str) else ""
-
-
-def _context_to_headers(delivery: Delivery, message: dict[str, Any]) -> None:
-    """Show what travels in the context in place of headers where headers are looked for."""
-    for name in OsloWire.context_headers:
-        value = message.get(f"{rpc.CONTEXT}{name}")
-        if value is not None:
-            delivery.headers[name] = value
