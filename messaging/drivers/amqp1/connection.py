@@ -137,13 +137,14 @@ class Amqp1Connection:
         """See Connection."""
         if self._phase is Phase.CLOSED:
             return math.inf
-        now = self._clock()
         if timeout > 0.0:
             self._flush()
-        rest = self._next_due() - now
-        if self._news.pending or (self._close_by is not None and not self._closing):
-            rest = 0.0
-        if self.stream.wait(max(0.0, min(timeout, rest))):
+            rest = self._next_due() - self._clock()
+            if rest < timeout:
+                timeout = max(0.0, rest)
+            if self._news.pending or (self._close_by is not None and not self._closing):
+                timeout = 0.0
+        if self.stream.wait(timeout):
             self._on_socket()
         now = self._clock()
         if now >= self._next_due() or self._failure is not None or self._close_by is not None or self._dialing.has_news:
@@ -165,11 +166,11 @@ class Amqp1Connection:
         return self._phase is Phase.CLOSED
 
     def _next_due(self) -> float:
-        due = min(self._due, self._tick_at)
+        due = self._due if self._due < self._tick_at else self._tick_at
         if self._phase is Phase.UP:
             due = min(due, self._sending.due, self._receiving.due)
-        if self._close_by is not None:
-            due = min(due, self._close_by)
+        if self._close_by is not None and self._close_by < due:
+            due = self._close_by
         return due
 
     # Bytes

@@ -339,7 +339,9 @@ class Sending:
         link.credit = self._life.engine.credit(pointer)
         if link.credit > 0:
             link.backoff.reset()
-            self._drain(link)
+            # This is told for every message that is sent, too; most often nothing waits.
+            if link.outbox:
+                self._drain(link)
 
     def _drain(self, link: SendLink) -> None:
         now = self._clock()
