@@ -172,8 +172,9 @@ def test_a_wrong_password_ends_it_at_once(guarded: Kafka, topic: str, sasl: str)
 
 
 def test_tls_is_verified(guarded: Kafka, certificates: Certificates, topic: str) -> None:
-    """It passes with the authority that has signed; without it, the reason is told."""
+    """It passes with the authority that has signed, or when nothing is verified; else the reason is told."""
     passes(guarded.tls_url, topic, tls=True, tls_ca=str(certificates.authority))
+    passes(guarded.tls_url, f"{topic}-2", tls=True, tls_verify=False)
     with messaging.open_transport(guarded.tls_url, tls=True) as transport:
         with pytest.raises(DeadlineExceeded, match=r"(?i)certificate|ssl") as caught:
             notify.Notifier(transport, topics=[topic], timeout=2).info({}, "event", 1)

@@ -56,7 +56,8 @@ def common(settings: KafkaSettings, user: Login, client_id: str) -> dict[str, An
         conf["sasl.username"], conf["sasl.password"] = user
     conf["security.protocol"] = f"{'sasl_' if user is not None else ''}{'ssl' if settings.tls else 'plaintext'}"
     if settings.tls:
-        conf["ssl.endpoint.identification.algorithm"] = "https"
+        conf["enable.ssl.certificate.verification"] = settings.tls_verify
+        conf["ssl.endpoint.identification.algorithm"] = "https" if settings.tls_verify else "none"
         for ours, theirs in (
             ("tls_ca", "ssl.ca.location"),
             ("tls_cert", "ssl.certificate.location"),

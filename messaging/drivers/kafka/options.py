@@ -110,6 +110,9 @@ class KafkaSettings(Settings, frozen=True, kw_only=True):
     tls_cert: Annotated[str | None, Meta(description="Path of a PEM file with the client's certificate")] = None
     tls_key: Annotated[str | None, Meta(description="Path of a PEM file with the client's private key")] = None
     tls_key_password: Annotated[str | None, Meta(description="Password of that key")] = None
+    tls_verify: Annotated[
+        bool, Meta(description="No: take any certificate, which protects from nobody; for trying things")
+    ] = True
     oslo_group: Annotated[str, Meta(description="With wire=oslo: the consumer group of listeners without a pool")] = (
         "oslo_messaging_consumer"
     )
