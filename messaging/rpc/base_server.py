@@ -245,7 +245,9 @@ class ServerCore(ServiceCore):
 
     def _repeated(self, item: InHand) -> bool:
         """Whether the same request is in hand already: then its one answer serves both. Or was, where that counts."""
-        if item.id not in self._monitor.in_hand and (self._begun is None or item.id not in self._begun):
+        if item.id not in self._monitor.in_hand and (
+            self._begun is None or self.transport.wire.unique_id(item.delivery.body) not in self._begun
+        ):
             return False
         self._count["duplicates"].add()
         return True
@@ -320,7 +322,7 @@ class ServerCore(ServiceCore):
         item = started[id(delivery)]
         if error is None:
             if self._begun is not None:
-                self._begun.add(item.id)
+                self._begun.add(self.transport.wire.unique_id(item.delivery.body))
             self._start([item])
         else:
             # It stays unsettled, so it comes again, here or elsewhere.

@@ -329,6 +329,7 @@ def test_requests_make_the_round_trip(
     assert inner(written)["_msg_id"] == "message-1"
     assert inner(written)["_reply_q"] == "reply_1"
     assert len(inner(written)["_unique_id"]) == 32
+    assert inner(outgoing.encode("reply_1", None))["_unique_id"] != inner(written)["_unique_id"]
     read = WIRE.decode_request(written)
     assert (read.method, read.namespace, read.context) == (method, namespace, context)
     plain: Any = read.args

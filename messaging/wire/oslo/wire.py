@@ -105,12 +105,16 @@ class OsloWire:
         return silence
 
     def seal(self, outgoing: Outgoing) -> None:
-        """Put the ids in, and leave the address for an answer to the write."""
-        body = outgoing.body.replace(rpc.UNIQUE_MARK, rpc.new_id().encode())
+        """Put the ids in; of a call, the address for its answer and its unique id are left to the write.
+
+        So a call that is sent once more, because its caller allows that, is no repetition which a server would drop,
+        and is answered. A cast or a notification keeps its unique id: having arrived once is enough for it.
+        """
         if outgoing.reply_to:
-            outgoing.body = body.replace(rpc.MESSAGE_MARK, outgoing.headers[MESSAGE_ID].encode())
-            outgoing.encode = functools.partial(_with_address, outgoing.body)
+            outgoing.body = outgoing.body.replace(rpc.MESSAGE_MARK, outgoing.headers[MESSAGE_ID].encode())
+            outgoing.encode = functools.partial(_written, outgoing.body)
         else:
+            body = outgoing.body.replace(rpc.UNIQUE_MARK, rpc.new_id().encode())
             # Quoted twice where the envelope is: an id that came from elsewhere may hold anything.
             id = quoted(outgoing.headers[MESSAGE_ID])
             outgoing.body = body.replace(notifications.NOTIFICATION_MARK, self._quoted_inside(id).encode())
@@ -185,9 +189,9 @@ class OsloWire:
         return _unique_id(_message(body))
 
 
-def _with_address(body: bytes, address: str, remaining: float | None) -> bytes:
-    """The body of a call with the address for its answer; what is left of its time travels as its expiration."""
-    return body.replace(rpc.REPLY_MARK, address.encode())
+def _written(body: bytes, address: str, remaining: float | None) -> bytes:
+    """The body of a call as it is written; what is left of its time travels as its expiration."""
+    return body.replace(rpc.REPLY_MARK, address.encode()).replace(rpc.UNIQUE_MARK, rpc.new_id().encode())
 
 
 def _open_each(show: Callable[[Delivery, dict[str, Any]], None], batch: Sequence[Delivery]) -> OpenedBatch:
