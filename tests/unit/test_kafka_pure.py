@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from messaging.drivers.kafka import headers, reasons
 from messaging.drivers.kafka.delayed import Delayed
 from messaging.drivers.kafka.offsets import Assignment, Partition, parse_note
+from messaging.drivers.kafka.reading import origin_of, read
 from messaging.drivers.kafka.topics import NativeNames, OsloNames
 from messaging.errors import AuthFailed, ConnectionLost, Delivered, InvalidTarget, NoRoute, Rejected, TooLarge
 from messaging.message import DEAD_ATTEMPT, Delivery, Route, Source, SourceKind
@@ -226,3 +228,68 @@ def test_what_a_report_means_for_a_message(code: int, kind: type[Exception], del
     error = reasons.of_message(KafkaError(code), "messaging.notifications")
     assert type(error) is kind
     assert error.delivered is delivered
+
+
+class _Message:
+    """A message of the library's, as far as it is read."""
+
+    def __init__(self, offset: int, *, topic: str = "t", partition: int = 0, key: bytes | None = None) -> None:
+        self._place = (topic, partition, offset)
+        self._key = key
+
+    def error(self) -> None:
+        return None
+
+    def topic(self) -> str:
+        return self._place[0]
+
+    def partition(self) -> int:
+        return self._place[1]
+
+    def offset(self) -> int:
+        return self._place[2]
+
+    def headers(self) -> list[tuple[str, bytes]]:
+        return [
+            ("level", b"info"),
+            ("messaging-attempt", b"3"),
+            ("messaging-due", b"9000"),
+            ("messaging-origin", b"t/0/1"),
+        ]
+
+    def key(self) -> bytes | None:
+        return self._key
+
+    def value(self) -> bytes:
+        return b"body"
+
+
+def test_what_was_read_is_not_read_again() -> None:
+    """In one assignment every offset is handed out once; what belongs to a partition that is gone is left alone; what
+    was handed out to somebody before is marked.
+    """
+    source = pool_of("e", "t", "p")
+    assignment = Assignment()
+    mine = Partition("t", 0, 7, source)
+    mine.again_before = 2
+    assignment.add(mine)
+    messages: list[Any] = [_Message(1), _Message(2, key=b"k"), _Message(1), _Message(5, partition=9)]
+    batch, later = read(messages, assignment, {"t": source}, 0.0, pytest.fail)
+    assert [(each.tag[1], each.redelivered, each.generation) for each in batch] == [(1, True, 7), (2, False, 7)]
+    assert batch[1].headers["key"] == "k"
+    assert later == []
+    assert list(mine.outstanding) == [1, 2]
+
+
+def test_a_copy_comes_when_it_is_due() -> None:
+    """What stands in a retry topic says which source and attempt it is, and waits for its time."""
+    source = pool_of("e", "t", "p")
+    assignment = Assignment()
+    assignment.add(Partition("t..p.retry", 0, 1))
+    message: Any = _Message(4, topic="t..p.retry")
+    batch, ((delay, delivery),) = read([message], assignment, {"t": source}, 8.5, pytest.fail)
+    assert batch == []
+    assert delay == 0.5
+    assert (delivery.source, delivery.attempt, delivery.redelivered) == (source, 3, True)
+    assert delivery.headers == {"level": "info"}
+    assert origin_of(delivery) == "t/0/1"

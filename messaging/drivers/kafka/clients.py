@@ -77,9 +77,11 @@ class Log:
 class Troubles:
     """What the library tells of its brokers, written down until somebody looks."""
 
-    __slots__ = ("_said", "news")
+    __slots__ = ("_said", "fatal", "news")
 
     def __init__(self) -> None:
+        self.fatal = False
+        """The client is of no use any more: an idempotent producer that cannot tell what was stored."""
         self.news: deque[KafkaError] = deque()
         self._said = ""
 
@@ -98,6 +100,7 @@ class Troubles:
                 return of_connection(error)
             if error.code() == KafkaError._SSL:
                 self._said = f"TLS: {error.str()}"
+            self.fatal = self.fatal or error.fatal()
             if is_outage(error) or error.fatal():
                 found = of_connection(error, self._said)
         return found

@@ -72,6 +72,8 @@ class NotifierConnection:
         self._contact = Contact(settings, services, self._post, self._connected, self._checks)
         self._troubles = Troubles()
         self._producer: Producer | None = None
+        self._retired: list[Producer] = []
+        """Given up, with reports still to come."""
         self._user: configuration.Login = None
         self._topics: dict[Route, str] = {}
         self._known: set[str] = set()
@@ -215,6 +217,8 @@ class NotifierConnection:
             # Also serves what the library has to tell of its brokers.
             self._producer.poll(0)
             self._watch(now)
+        if self._retired:
+            self._poll_retired()
         self._contact.step(now)
         if self._held:
             self._release(now)
@@ -266,7 +270,24 @@ class NotifierConnection:
                     f"the Kafka brokers have confirmed nothing for {2 * self._settings.heartbeat:g} s"
                 )
         if failure is not None:
+            if self._troubles.fatal and self._producer is not None:
+                # What it has is in doubt, and reported so; a new one is made with the next READY.
+                self._troubles = Troubles()
+                self._producer.purge(blocking=False)
+                self._retired.append(self._producer)
+                self._producer = None
             self._contact.lost(failure)
+
+    def _poll_retired(self) -> None:
+        for producer in list(self._retired):
+            producer.poll(0)
+            if not len(producer):
+                self._retired.remove(producer)
+                self._dispose(producer)
+
+    def _dispose(self, producer: Producer) -> None:
+        holder: list[Any] = [producer]
+        self._services.offload(lambda: clients.dispose(holder), lambda _, error: None)
 
     def _under_way(self) -> int:
         return len(self._producer) if self._producer is not None else 0
@@ -370,10 +391,9 @@ class NotifierConnection:
                 producer.poll(0)
                 return
         self._producer = None
-        if producer is not None:
-            holder = [producer]
-            del producer
-            self._services.offload(lambda: clients.dispose(holder), lambda _, error: None)
+        for each in [*([producer] if producer is not None else []), *self._retired]:
+            self._dispose(each)
+        self._retired.clear()
         self._contact.ended = True
         self._fire()
         self._closed = True

@@ -54,6 +54,9 @@ def read(
         if partition is None:
             continue
         offset: int = message.offset()  # type: ignore[assignment]
+        if offset < partition.next:
+            # It was read in this assignment already, and fetched once more around a pause or a rebalance.
+            continue
         told = decode(message.headers())  # type: ignore[arg-type]
         key: Any = message.key()
         if key is not None and _KEY not in told:

@@ -122,6 +122,7 @@ class Subscription:
         self._held_since = math.inf
         self._looked = 0.0
         self._paused = False
+        self._partly_paused = False
         self._retry_paused = False
 
     # Beginning
@@ -199,7 +200,8 @@ class Subscription:
         self._offload(
             lambda: consumer.committed(wanted, timeout=_ANSWER), lambda found, error: self._noted(fresh, found, error)
         )
-        # What is new is not paused.
+        # What is new is not paused, and what is not new still is.
+        self._partly_paused = self._partly_paused or self._paused
         self._paused = False
 
     def _noted(self, fresh: list[Partition], found: Any, error: BaseException | None) -> None:
@@ -223,7 +225,7 @@ class Subscription:
 
     def _revoked(self, consumer: Consumer, places: Sequence[TopicPartition]) -> None:
         self.rebalances += 1
-        gone = self._assignment.take([(each.topic, each.partition) for each in places])
+        gone = self._take_away(places)
         if self.life is not Life.CLOSING:
             self.commits.at_revoke(consumer, gone)
         self._assignment.recount(self.delayed)
@@ -232,7 +234,7 @@ class Subscription:
         """The broker has given them away without us: nothing can be committed any more."""
         self.rebalances += 1
         error = ConnectionLost("the partition was given to another member of the group before the commit")
-        for partition in self._assignment.take([(each.topic, each.partition) for each in places]):
+        for partition in self._take_away(places):
             self.commits.tell(partition.end(), error)
         self._assignment.recount(self.delayed)
         if self.life is Life.LIVE:
@@ -240,6 +242,16 @@ class Subscription:
             for source in self.announced:
                 self.news.append((source, "", ConnectionLost(f"the group {self.group} has lost this member")))
             self.announced.clear()
+
+    def _take_away(self, places: Sequence[TopicPartition]) -> list[Partition]:
+        gone = self._assignment.take([(each.topic, each.partition) for each in places])
+        if self._spill:
+            self._spill = deque(
+                message
+                for message in self._spill
+                if self._assignment.get((message.topic() or "", message.partition() or 0)) is not None
+            )
+        return gone
 
     # Turns of the owner
 
@@ -277,8 +289,8 @@ class Subscription:
             return
         if self.has_room:
             self._held_since = math.inf
-            if self._paused:
-                self._paused = False
+            if self._paused or self._partly_paused:
+                self._paused = self._partly_paused = False
                 held = self._retry_paused
                 self._resume(consumer, [each for each in self._assignment if not (held and each.source is None)])
             self._read(consumer, wait)
