@@ -213,6 +213,34 @@ def test_a_lost_connection_answers_everything(ends: Ends, router: Router) -> Non
     assert ends.sender.connection.counts()["reconnects"] == 1
 
 
+def test_what_a_closing_consumer_had_is_in_doubt(ends: Ends) -> None:
+    """It was delivered and perhaps begun, so nobody may say that it was not."""
+    outgoing = ends.sender.publish(_ROUTE)
+    ends.until(lambda: ends.receiver.events.deliveries, "a delivery")
+    ends.receiver.connection.close(1.0)
+    _, error = ends.news(outgoing)
+    assert isinstance(error, ServerLost)
+    assert error.delivered is Delivered.MAYBE
+
+
+def test_a_close_waits_for_outcomes_and_rests_meanwhile(ends: Ends, router: Router) -> None:
+    """Within its grace a closing connection waits for what it has sent, and pumps no more than it has to."""
+    router.holding = True
+    outgoing = ends.sender.publish(_ROUTE)
+    ends.until(lambda: ends.receiver.events.deliveries, "a delivery")
+    ends.receiver.settle(ends.receiver.take())
+    ends.receiver.pump(0.0)
+    ends.sender.connection.close(0.4)
+    pumps = 0
+    while ends.sender.events.state is not State.CLOSED:
+        ends.sender.pump(0.1)
+        pumps += 1
+    assert pumps < 20
+    error = ends.sender.error(outgoing)
+    assert isinstance(error, ConnectionLost)
+    assert error.delivered is Delivered.MAYBE
+
+
 def test_replies_are_settled_when_they_are_sent(ends: Ends, router: Router) -> None:
     """An answer costs no settlement: it is WRITTEN, and the router is not asked what became of it."""
     address = ends.sender.subscribe(Source.reply())

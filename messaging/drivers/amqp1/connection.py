@@ -33,7 +33,6 @@ _ROUNDS = 4
 """How often one pump tells what its own events have caused."""
 _MOST_READS = 8
 """Reads in one pump, and what bounds it."""
-_MOST_EVENTS = 10_000
 
 
 class Phase(enum.Enum):
@@ -132,6 +131,7 @@ class Amqp1Connection:
         """See Connection."""
         if self._close_by is None:
             self._close_by = self._clock() + grace
+            self._due = 0.0
 
     def pump(self, timeout: float) -> float:
         """See Connection."""
@@ -142,7 +142,7 @@ class Amqp1Connection:
             rest = self._next_due() - self._clock()
             if rest < timeout:
                 timeout = max(0.0, rest)
-            if self._news.pending or (self._close_by is not None and not self._closing):
+            if self._news.pending:
                 timeout = 0.0
         if self.stream.wait(timeout):
             self._on_socket()
@@ -192,7 +192,7 @@ class Amqp1Connection:
                 return
             self._heard = self._clock()
             taken = engine.push(data)
-            engine.dispatch(self._handlers, _MOST_EVENTS)
+            engine.dispatch(self._handlers)
             if self._failure is not None:
                 return
             if not taken:
@@ -219,7 +219,7 @@ class Amqp1Connection:
                     self._news.written()
                     if engine.has_ended and not self._closing:
                         # A login that fails, or a broken frame, shows only now.
-                        engine.dispatch(self._handlers, _MOST_EVENTS)
+                        engine.dispatch(self._handlers)
                         self._fail(ConnectionLost(f"{self._title} has ended the connection"))
                     return
                 stream.write(output)
@@ -247,13 +247,15 @@ class Amqp1Connection:
     # Phases
 
     def _step(self, now: float) -> None:
+        if self._close_by is not None and self._phase is not Phase.UP:
+            self._try_to_close(now, self._close_by)
+            return
         if self._failure is not None:
             cause, self._failure = self._failure, None
             if self._phase is not Phase.WAITING:
                 self._lose(cause, now)
         elif self._phase is Phase.NEW or (self._phase is Phase.WAITING and now >= self._due):
-            if self._close_by is None:
-                self._begin(now)
+            self._begin(now)
         elif self._phase is Phase.RESOLVING and self._dialing.has_news:
             self._connect(now)
         elif self._phase in (Phase.RESOLVING, Phase.CONNECTING, Phase.OPENING) and now >= self._due:
@@ -279,7 +281,7 @@ class Amqp1Connection:
         deadline = engine.tick(now)
         # proton moves its deadline only when it is ticked, so ticking at its deadline alone notices late.
         self._tick_at = min(deadline or math.inf, now + self._settings.heartbeat / 4)
-        engine.dispatch(self._handlers, _MOST_EVENTS)
+        engine.dispatch(self._handlers)
 
     def _begin(self, now: float) -> None:
         if self._phase is Phase.WAITING:

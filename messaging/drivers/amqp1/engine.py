@@ -128,26 +128,20 @@ class Engine:
 
     # Events
 
-    def dispatch(self, handlers: Mapping[int, Callable[[Pointer], object]], most: int) -> bool:
-        """Hand up to `most` events to their handlers, by type, with the object that each is about; whether more wait.
+    def dispatch(self, handlers: Mapping[int, Callable[[Pointer], object]]) -> None:
+        """Hand all events to their handlers, by type, with the object that each is about; what one read has brought,
+        and the messages that are under way, bound their number.
 
-        Types are the PN_ constants of the library; see `DELIVERY` and its neighbours.
+        Types are the PN_ constants of the library; see `DELIVERY` and its neighbours. A handler may not `free`.
         """
         collector = self._collector
         peek, kind_of, context = lib.pn_collector_peek, lib.pn_event_type, lib.pn_event_context
         pop = lib.pn_collector_pop
-        while most:
-            event = peek(collector)
-            if not event:
-                return False
+        while event := peek(collector):
             handler = handlers.get(kind_of(event))
             if handler is not None:
                 handler(context(event))
-                most -= 1
-                if self._freed:
-                    return False
             pop(collector)
-        return True
 
     DELIVERY = lib.PN_DELIVERY
     LINK_FLOW = lib.PN_LINK_FLOW

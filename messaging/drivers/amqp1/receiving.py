@@ -251,7 +251,7 @@ class Receiving:
             if settled:
                 engine.settle(delivery)
             else:
-                self._hand_back(life, delivery, source, failed=False)
+                self._hand_back(life, delivery, failed=False)
             return
         try:
             message = decode_message(data)
@@ -342,15 +342,16 @@ class Receiving:
                 self._replace(life, link, delivery, Destination(destination.address, later), headers)
                 return
         pointer, _ = link.unsettled.pop(delivery.tag)
-        # A notification that comes back has been tried, and is counted; a request has not.
-        self._hand_back(life, pointer, source, failed=source.kind is SourceKind.POOLS)
+        # On a broker a notification that comes back has been tried, and is counted. A request has not, and a router is
+        # told that nobody has touched it.
+        self._hand_back(life, pointer, failed=source.kind is SourceKind.POOLS and not life.profile.routed)
         self._news.unwritten.append(delivery)
 
-    def _hand_back(self, life: Life, pointer: Pointer, source: Source, *, failed: bool) -> None:
+    def _hand_back(self, life: Life, pointer: Pointer, *, failed: bool) -> None:
         engine = life.engine
         if life.profile.routed:
-            # Released would say that nobody is there; so it says: not here, but perhaps elsewhere.
-            engine.dispose_modified(pointer, failed=False, elsewhere=True)
+            # Released would say that nobody is there. This says: not here, and `failed`: but perhaps it was begun.
+            engine.dispose_modified(pointer, failed=failed, elsewhere=True)
         elif failed and life.profile.modifies:
             engine.dispose_modified(pointer, failed=True, elsewhere=False)
         else:
@@ -397,5 +398,5 @@ class Receiving:
         for link in self._by_link.values():
             for pointer, delivery in link.unsettled.values():
                 delivery.stale = True
-                self._hand_back(life, pointer, link.source, failed=True)
+                self._hand_back(life, pointer, failed=True)
             link.unsettled.clear()

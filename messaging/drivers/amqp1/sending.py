@@ -139,6 +139,7 @@ class Sending:
         """The connection is gone, and every pointer with it."""
         self._life = None
         self._cause = cause
+        self.replies_come_to("")
         self._by_link.clear()
         self._plans.clear()
         links, self._links = self._links, {}
@@ -379,14 +380,17 @@ class Sending:
         for delivery in [each for each in self.under_way if life.engine.link_of(each) == pointer]:
             outgoing, _address = self.under_way.pop(delivery)
             self._tell(in_doubt(outgoing, cause))
-        if link.address is not None:
-            # What waits for this address alone cannot go; NoRoute and its like tell the sender why.
-            self._refuse(link, cause)
         link.link = None
         link.credit = 0
         life.engine.end(pointer, detach=False)
-        link.retry_at = self._clock() + link.backoff.next()
-        self.due = min(self.due, link.retry_at)
+        if link.address is not None:
+            # What waits for this address alone cannot go, and its senders are told why; the next message asks again.
+            del self._links[link.address, link.settled]
+            self._plans = {route: plan for route, plan in self._plans.items() if plan.link is not link}
+            self._refuse(link, cause)
+        else:
+            link.retry_at = self._clock() + link.backoff.next()
+            self.due = min(self.due, link.retry_at)
         return True
 
     def _refuse(self, link: SendLink, cause: TransportError) -> None:
