@@ -196,6 +196,25 @@ def test_delay_comes_back_counted_and_blocks_nobody(rabbit_broker: Any, queue_ty
         assert listener.events.deliveries[0].attempt == 3
 
 
+@pytest.mark.parametrize(("queue_type", "attempts"), [("classic", [1, 2, 2, 2]), ("quorum", [1, 2, 3, 4])])
+def test_only_quorum_queues_count_lost_listeners(rabbit_broker: Any, queue_type: str, attempts: list[int]) -> None:
+    """Of a notification whose listener dies each time, a classic queue tells that it came before, a quorum queue how
+    often.
+    """
+    topic = unique("lost")
+    source = Source(SourceKind.POOLS, "messaging", topic, pool="p")
+    seen = []
+    for number in range(4):
+        with bare(rabbit_broker, Role.LISTENER, queue_type=queue_type) as listener:
+            listener.subscribe(source)
+            if number == 0:
+                listener.publish(Route.pools("messaging", topic), b"poison")
+            listener.until(lambda: listener.events.deliveries, "the delivery")
+            seen.append(listener.events.deliveries[0].attempt)
+            listener.connection.stream.shut_down()  # type: ignore[attr-defined]
+    assert seen == attempts
+
+
 def test_a_rejected_notification_is_kept_with_its_reason(rabbit_broker: Any) -> None:
     """REJECT: a copy in the queue of dead letters, with the reason, the attempt and where it came from."""
     topic = unique("dead")

@@ -126,6 +126,17 @@ def test_tls_is_verified(broker: Rabbit, certificates: Certificates, scheme: str
     works(place, tls=True, tls_verify=False)
 
 
+def test_tls_on_the_wrong_port_is_named(broker: Rabbit, certificates: Certificates) -> None:
+    """TLS where there is none, and none where there is: each error says so."""
+    ca = str(certificates.authority)
+    for url, options, word in (
+        (f"rabbit://localhost:{broker.port}/", {"tls_ca": ca}, "does not speak TLS"),
+        (f"rabbit://localhost:{broker.tls_port}/", {}, "say tls=yes"),
+    ):
+        with messaging.open_transport(url, **options) as transport, pytest.raises(DeadlineExceeded, match=word):
+            rpc.Client(transport, messaging.Target(topic="nowhere"), timeout=0.5).call({}, "ping")
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_large_messages_pass_tls(broker: Rabbit, certificates: Certificates, scheme: str) -> None:
     """Bytes that TLS has decrypted and no descriptor tells of are read: a mebibyte comes and goes, many times."""

@@ -27,7 +27,7 @@ from messaging.drivers.rabbit.channels import Channels
 from messaging.drivers.rabbit.client import Client, Login, MakeClient
 from messaging.drivers.rabbit.frames import FrameReader, FrameWriter
 from messaging.drivers.rabbit.options import DEFAULT_PORT, DEFAULT_TLS_PORT, RabbitSettings, tls_of
-from messaging.drivers.rabbit.refusals import connection_refused
+from messaging.drivers.rabbit.refusals import connection_refused, cure_of
 from messaging.drivers.stream import Place, Stream
 from messaging.errors import AuthFailed, ConnectFailed, ConnectionLost, MessagingError
 from messaging.url import Host
@@ -177,7 +177,8 @@ class Link(Channels):
         self.ended = self._unreachable(error)
 
     def _unreachable(self, error: BaseException) -> Exception:
-        failed = ConnectFailed(f"{self._host.address} cannot be connected: {_said(error)}")
+        cure = cure_of(error, self._tls is not None)
+        failed = ConnectFailed(f"{self._host.address} cannot be connected: {_said(error)}{cure}")
         failed.__cause__ = error
         return failed
 

@@ -6,6 +6,8 @@ in the message, because it alone names what was refused.
 
 from __future__ import annotations
 
+import ssl
+
 from messaging.drivers.rabbit.methods import DeclareExchange, DeclareQueue, Method
 from messaging.errors import (
     AuthFailed,
@@ -25,6 +27,7 @@ __all__ = [
     "NOT_FOUND",
     "about_publishing",
     "connection_refused",
+    "cure_of",
     "declaration_refused",
     "nacked",
     "no_route",
@@ -65,6 +68,21 @@ def connection_refused(code: int, text: str, place: str, who: str, opened: bool)
         cure = "create it (rabbitmqctl add_vhost), give this user permissions in it, or correct the end of the URL"
         return ConnectFailed(f"{place} refused the vhost to {who}: {text}; {cure}", retryable=False)
     return ConnectFailed(f"{place} refused the connection: {code} {text}")
+
+
+def cure_of(error: BaseException, secured: bool) -> str:
+    """What helps against an error of a connection that has not come about, as the rest of a sentence. `secured`: it was
+    tried with TLS.
+    """
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "; name the authority that has signed its certificate by tls_ca, or its own name by tls_server_name"
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return "; this port does not speak TLS"
+    if isinstance(error, ValueError) and "21 is no kind of frame" in str(error):
+        return "; this port speaks TLS: say tls=yes"
+    if isinstance(error, ConnectionResetError | EOFError) and not secured:
+        return "; if this port speaks TLS, say tls=yes"
+    return ""
 
 
 def declaration_refused(code: int, text: str, methods: tuple[Method, ...], checked_only: bool) -> MessagingError:
