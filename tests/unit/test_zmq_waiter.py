@@ -81,6 +81,25 @@ def test_every_message_of_every_socket_is_found(way: str, number: int, context: 
     waiter.close()
 
 
+def test_a_message_is_reported_once(way: str, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    """Whoever has read the one message there was is not called again: each empty turn costs as much as the message."""
+    waiter = Waiter()
+    if way == "loop":
+        waiter.fileno()
+    reader = Reader(context, waiter, 0)
+    waiter.wait(0.0)
+    for number in range(5):
+        reader.other.send(b"%d" % number)
+        for handler in waiter.wait(5.0):
+            handler()
+        assert len(reader.got) == number + 1
+        assert waiter.wait(0.0) == []
+    waiter.remove(reader.socket)
+    reader.socket.close()
+    reader.other.close()
+    waiter.close()
+
+
 def test_a_wait_lasts_as_long_as_asked_and_no_longer(way: str) -> None:
     """Not less than asked for, which would turn the wait into a loop, and not much more."""
     waiter = Waiter()

@@ -7,9 +7,8 @@ each, a receive that finds nothing 3.4 us).
 
 The wake-up is an eventfd in edge-triggered mode: each write is reported once, so nobody has to read it.
 
-A thread that waits for a few sockets uses `zmq_poll` itself, which looks behind the signs without coming back: with the
-descriptors alone it was woken twice for each message, once for nothing. Where there is no epoll, that is the only way,
-and there is no descriptor for a loop.
+A thread that waits for a few sockets uses `zmq_poll` itself, which looks behind the signs without coming back and costs
+the same. Where there is no epoll, that is the only way, and there is no descriptor for a loop.
 """
 
 from __future__ import annotations
@@ -114,9 +113,8 @@ class Waiter:
             return self._wait_for_few(self._few or [], timeout)
         if self._touched:
             self.look()
-        handlers = self._ready
+        handlers, self._ready = self._ready, []
         if handlers:
-            self._ready = []
             timeout = 0.0
         known = self._handlers
         for descriptor, _event in self._epoll.poll(timeout, _MOST):
