@@ -10,7 +10,7 @@ CODE   := $(wildcard messaging tests benchmarks examples docs/*.py)
 
 # One environment is shared, and pip does not install twice at a time.
 .NOTPARALLEL:
-.PHONY: help demo test soak bench lint format docs clean packages
+.PHONY: help demo test soak bench lint format docs clean servers build-packages
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
@@ -19,16 +19,13 @@ help: ## Show the targets
 demo: $(VENV)/installed-zmq ## Two servers, a client and a listener over ZeroMQ; one server is killed on the way
 	@$(PY) -m examples.demo
 
-test: $(VENV)/installed-test ## All tests but the long runs
-	@$(PY) -m tests.brokers.jars
+test: $(VENV)/installed-test servers ## All tests but the long runs
 	$(PY) -m pytest $(ARGS)
 
-soak: $(VENV)/installed-test ## The long runs: a million calls, a hundred thousand mutated frames
-	@$(PY) -m tests.brokers.jars
+soak: $(VENV)/installed-test servers ## The long runs: a million calls, a hundred thousand mutated frames
 	$(PY) -m pytest -m soak $(ARGS)
 
-bench: $(VENV)/installed-bench ## messaging beside its peers; ARGS="--quick", "--only NAME", "--json FILE"
-	@$(PY) -m tests.brokers.jars
+bench: $(VENV)/installed-bench servers ## messaging beside its peers; ARGS="--quick", "--only NAME", "--json FILE"
 	@$(PY) -m benchmarks $(ARGS)
 
 lint: $(VENV)/installed-lint ## Style, types and the direction of imports
@@ -48,6 +45,13 @@ clean: ## Remove the environment and everything that was built
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+servers: | $(VENV)/pip
+	@$(PYTHON) tests/brokers/packages.py servers
+	@$(PY) -m tests.brokers.jars
+
+build-packages:
+	@$(PYTHON) tests/brokers/packages.py build
+
 # Dependency groups need pip 25.1; the pip that comes with Python 3.11 does not read them.
 $(VENV)/pip: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.13")'
@@ -59,10 +63,7 @@ $(VENV)/installed-zmq: $(VENV)/pip
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[zmq]'
 	@touch $@
 
-# Servers, and what builds a client that has no wheel; so it comes before pip.
-packages:
-	@$(PYTHON) tests/brokers/packages.py
-
-$(VENV)/installed-%: $(VENV)/pip | packages
+# What builds a client that has no wheel comes before pip.
+$(VENV)/installed-%: $(VENV)/pip | build-packages
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable . --group $*
 	@touch $@

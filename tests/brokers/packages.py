@@ -1,6 +1,7 @@
-"""Puts on the machine what the tests need beyond Python: servers, and what builds a client that has no wheel.
+"""Puts on the machine what this project needs beyond Python.
 
-    python3 tests/brokers/packages.py
+    python3 tests/brokers/packages.py build       what builds a client that has no wheel
+    python3 tests/brokers/packages.py servers     what the tests start
 
 Where this user may install packages (as root, or by sudo without a password), it does, and says so; elsewhere it says
 the command, and the tests that miss something fail with the same one. It runs before there is an environment, so it
@@ -32,23 +33,20 @@ def _runs(*command: str) -> bool:
     return shutil.which(command[0]) is not None and subprocess.run(command, capture_output=True).returncode == 0
 
 
-NEEDS = (
+SERVERS = (
     Need("RabbitMQ", Path("/usr/lib/rabbitmq/bin/rabbitmq-server").exists, ("rabbitmq-server",)),
     Need("redis", lambda: shutil.which("redis-server") is not None, ("redis-server",)),
     Need("openssl", lambda: shutil.which("openssl") is not None, ("openssl",)),
     # The single-file launch of the embedded brokers needs the compiler's module.
     Need("Java 17", lambda: _runs("javac", "--version"), ("openjdk-17-jdk-headless",)),
     Need("Maven", lambda: shutil.which("mvn") is not None, ("maven",)),
+)
+BUILD = (
     # python-qpid-proton comes as source, and leaves TLS out where it does not find openssl's headers.
     Need("a C compiler", lambda: shutil.which("gcc") is not None, ("gcc", "libc6-dev")),
     Need("Python's headers", lambda: Path(sysconfig.get_path("include"), "Python.h").exists(), ("python3-dev",)),
     Need("openssl's headers", lambda: _runs("pkg-config", "--exists", "openssl"), ("pkg-config", "libssl-dev")),
 )
-
-
-def missing() -> list[Need]:
-    """What is not there."""
-    return [need for need in NEEDS if not need.there()]
 
 
 def _commands(packages: list[str]) -> list[list[str]]:
@@ -65,19 +63,20 @@ def _prefix() -> list[str] | None:
     return ["sudo", "-n"] if _runs("sudo", "-n", "true") else None
 
 
-def main() -> int:
+def main(purpose: str) -> int:
     """Install what is missing, or say how."""
-    needs = missing()
+    needs = [need for need in {"servers": SERVERS, "build": BUILD}[purpose] if not need.there()]
     if not needs:
         return 0
     packages = [package for need in needs for package in need.packages]
     names = ", ".join(need.what for need in needs)
+    what = {"servers": "The tests", "build": "Clients without a wheel"}[purpose]
     prefix = _prefix()
     if prefix is None:
         commands = " && ".join(shlex.join(command) for command in _commands(packages))
-        print(f"The tests need {names}. On Debian, as root: {commands}", file=sys.stderr)
+        print(f"{what} need {names}. On Debian, as root: {commands}", file=sys.stderr)
         return 0
-    print(f"The tests need {names}: installing {' '.join(packages)}", file=sys.stderr)
+    print(f"{what} need {names}: installing {' '.join(packages)}", file=sys.stderr)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in _commands(packages):
         done = subprocess.run([*prefix, *command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -88,4 +87,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1]))
