@@ -219,6 +219,24 @@ def test_a_pool_keeps_what_comes_while_it_is_away_and_nobody_else_does(url: str,
             listener.until(lambda: len(listener.events.settled) == 3, "all settlements")
 
 
+def test_a_pool_that_was_forgotten_is_bound_again(url: str, topic: str, store: redis.Redis) -> None:
+    """Somebody has deleted the list of a topic's pools: who listens puts himself on it again."""
+    pool = Source(SourceKind.POOLS, EXCHANGE, topic, pool="one")
+    with connected(url, Role.LISTENER, heartbeat=0.5) as listener, connected(url, Role.NOTIFIER) as sender:
+        listener.subscribe(pool)
+        store.delete(f"_kombu.binding.messaging:pools:{EXCHANGE}:{topic}")
+
+        def passes() -> bool:
+            again = sender.publish(Route.pools(EXCHANGE, topic), b"found")
+            together([sender, listener], lambda: sender.final(again), "news of a notification")
+            return sender.error(again) is None
+
+        together([listener], passes, "a notification that finds its pool")
+        assert receive(listener) == [b"found"]
+        listener.settle(listener.take())
+        listener.until(lambda: listener.events.settled, "its settlement")
+
+
 def test_a_dead_letter_says_where_it_came_from(url: str, topic: str) -> None:
     """Reason, attempt and origin travel with it, and its headers are as they were."""
     pool = Source(SourceKind.POOLS, EXCHANGE, topic, pool="one")

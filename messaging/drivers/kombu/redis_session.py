@@ -93,6 +93,8 @@ class RedisSession:
         self._renew = self._client.register_script(RENEW)
         prefix = os.urandom(8).hex()
         self._tags = map(f"{prefix}:{{}}:".format, itertools.count())
+        self._bound: dict[str, tuple[str, str]] = {}
+        """The queues of pools that were read, with exchange and topic."""
         self._full: dict[str, float] = {}
         """Queues that had too many messages, and when the next one is tried."""
 
@@ -195,13 +197,16 @@ class RedisSession:
         if place.kind is SourceKind.ALL:
             return FanoutReader(self._client, self._channel.fanout_topic(place.queue), self._settings.socket_timeout)
         if bound_to is not None:
-            exchange = names.pools_exchange(*bound_to)
-            self._channel.exchange_declare(exchange, "direct")
-            self._channel.queue_declare(place.queue)
-            self._channel.queue_bind(place.queue, exchange, bound_to[1])
+            self._bound[place.queue] = bound_to
+            self._bind(place.queue)
         if place.kind is SourceKind.REPLY:
             return ReplyReader(self._client, place.queue, patience)
         return QueueReader(self._client, place.queue, patience, self._expiry_at(place), self._tags.__next__)
+
+    def _bind(self, queue: str) -> None:
+        exchange = names.pools_exchange(*self._bound[queue])
+        self._channel.exchange_declare(exchange, "direct")
+        self._channel.queue_bind(queue, exchange, self._bound[queue][1])
 
     def _expiry_at(self, place: Place) -> int:
         if place.kind is SourceKind.ANY:
@@ -241,6 +246,10 @@ class RedisSession:
             for queue in queues:
                 pipeline.pexpire(queue, int(1000 * self._settings.expires))
             pipeline.execute()
+        # Somebody may have deleted the bindings of pools; what kombu remembers of them would keep it from doing so again.
+        self._channel.state.clear()
+        for queue in self._bound:
+            self._bind(queue)
         return int(self._give_back((UNACKED, INDEX), (self._settings.visibility_timeout,)))
 
     def drop(self) -> None:
