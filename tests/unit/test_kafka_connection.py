@@ -231,6 +231,33 @@ def test_a_new_pool_begins_at_its_start(kafka_broker: Any, topic: str) -> None:
     assert [event.payload for event in second.events] == ["away"]
 
 
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_more_listeners_than_partitions(kafka_broker: Any, topic: str, protocol: str) -> None:
+    """Whoever is left without a partition has started all the same, and takes over when the others go; by either
+    protocol of groups.
+    """
+    options = {"group_protocol": protocol, "partitions": 1, "session_timeout": 2.0}
+    audits = [Audit() for _ in range(3)]
+    transports = [messaging.open_transport(kafka_broker.url, **options) for _ in audits]
+    try:
+        listeners = [
+            notify.Listener(transport, [messaging.Target(topic=topic)], [audit])
+            for transport, audit in zip(transports, audits, strict=True)
+        ]
+        for listener in listeners:
+            listener.start()
+        notifier = notify.Notifier(transports[2], topics=[topic], timeout=20)
+        notifier.info({}, "event", 1)
+        until(lambda: sum(len(audit.events) for audit in audits) == 1, "the first notification")
+        for listener in listeners[:2]:
+            listener.stop()
+        notifier.info({}, "event", 2)
+        until(lambda: [event.payload for event in audits[2].events][-1:] == [2], "the other at the one that is left")
+    finally:
+        for transport in transports:
+            transport.close(1.0)
+
+
 def test_a_long_handler_keeps_its_partitions(kafka_broker: Any, topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A handler that takes three times max.poll.interval, with the window full, is not thrown out of its group."""
     consumer = configuration.consumer

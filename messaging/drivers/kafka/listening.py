@@ -181,6 +181,7 @@ class ListenerConnection:
                 copier=self._copier,
                 commit_interval=self._settings.commit_interval,
                 retry_buffer=self._settings.retry_buffer,
+                tells_nothing=self._settings.group_protocol == "consumer",
                 offload=self._offload,
                 next_generation=self._generations.__next__,
             )

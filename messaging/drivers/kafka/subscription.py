@@ -53,6 +53,10 @@ _HOLD_LOOK = 0.1
 """Seconds between two polls of paused partitions."""
 _ANSWER = 5.0
 """Seconds for a broker to say what was committed."""
+_NOTHING = 3.0
+"""Seconds after which a member of a `consumer` group counts as assigned nothing: unlike the classic one that protocol
+does not tell an empty assignment. Positions were committed before, so nothing is missed whenever the first one comes.
+"""
 _DENIED = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -86,6 +90,7 @@ class Subscription:
         copier: Copier,
         commit_interval: float,
         retry_buffer: int,
+        tells_nothing: bool,
         offload: Offload,
         next_generation: Callable[[], int],
     ) -> None:
@@ -108,6 +113,8 @@ class Subscription:
         """For on_deliveries."""
         self._clock = clock
         self._retry_buffer = retry_buffer
+        self._tells_nothing = tells_nothing
+        self._joined_at = math.inf
         self._offload = offload
         self._next_generation = next_generation
         self._assignment = Assignment()
@@ -141,6 +148,7 @@ class Subscription:
             self._leave()
             return
         self.life = Life.JOINING
+        self._joined_at = self._clock()
         self.subscribe_all()
 
     def subscribe_all(self) -> None:
@@ -300,6 +308,9 @@ class Subscription:
         if self.life is Life.LIVE and self.delayed.due <= now:
             self._hand_out(self.delayed.take(now, self.window - self._assignment.unsettled))
             self._bound_delayed(consumer)
+        if self._tells_nothing and self.life is Life.JOINING and now >= self._joined_at + _NOTHING:
+            self.life = Life.LIVE
+            self._announce()
         self.commits.write(consumer, now)
         if self.life is Life.DRAINING and self.settling.drained():
             self._leave()
