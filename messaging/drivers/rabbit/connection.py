@@ -318,9 +318,14 @@ class RabbitConnection:
         self._step = _Step.PARTING
         self._subscriptions.part()
         self._subscriptions.acknowledge_answers()
-        self._declarations.part(
-            tuple(self._subscriptions.own_queues()) if self._declare else (), lambda _error: self._link.part()
-        )
+        own = tuple(self._subscriptions.own_queues()) if self._declare else ()
+        self._declarations.part(own, self._say_goodbye)
+
+    def _say_goodbye(self, _error: Exception | None) -> None:
+        self._link.part()
+        # Nothing may be asked of it after that.
+        self._link.end()
+        self._subscriptions.lose()
 
     # Telling
 

@@ -183,8 +183,14 @@ class Publisher:
 
     def answers_come_to(self, channel: int | None) -> None:
         """With direct replies: the channel on which they are received, or None when it is gone."""
-        if self._asking.lodges:
-            self._asking.lodge(channel)
+        lane = self._asking
+        if not lane.lodges:
+            return
+        lane.lodge(channel)
+        self.waiting = self.waiting or bool(lane)
+        if channel is None:
+            cause = ConnectionLost("the channel on which answers come was closed")
+            self._tell_unanswerable(lane.unconfirmed.lose(), cause)
 
     def direct_returned(self, text: str, properties: Properties) -> None:
         """A message came back on the channel where the lane lodges."""
@@ -395,12 +401,27 @@ class Publisher:
         """The broker has closed a lane. Whatever was declared may be gone; what was under way is in doubt."""
         self._declarations.forget_all()
         lost: list[Item] = lane.confirms.lose() if lane.confirms is not None else list(lane.unconfirmed.lose())
+        self._stop_watching(lost)
         cause = ConnectionLost(f"the broker has closed the channel: {code} {text}")
         if len(lost) == 1 and type(lost[0]) is Outgoing and about_publishing(code, text):
             # It can only have been this one, and then it was not taken.
             self.tell(SentResult(lost[0], Stage.WRITTEN, publish_refused(code, text)))
             return
         self._in_doubt(lost, cause)
+
+    def _tell_unanswerable(self, outgoings: Iterable[Outgoing], cause: Exception) -> None:
+        """Tell of messages whose answers cannot come any more."""
+        lost = list(outgoings)
+        self._stop_watching(lost)
+        for outgoing in lost:
+            if outgoing.reply_to and outgoing.stage is not None:
+                self.tell(in_doubt(outgoing, cause))
+
+    def _stop_watching(self, items: Iterable[Item]) -> None:
+        """Their last word is spoken: whether their bytes have left makes no difference any more."""
+        spoken = {id(item) for item in items}
+        if self._leaving:
+            self._leaving = deque(entry for entry in self._leaving if id(entry[1]) not in spoken)
 
     def _in_doubt(self, items: Iterable[Item], cause: Exception) -> None:
         for item in items:
@@ -429,9 +450,9 @@ class Publisher:
             lane.open = False
             if lane.confirms is not None:
                 self._in_doubt(lane.confirms.lose(), cause)
-            for outgoing in lane.unconfirmed.lose():
-                if outgoing.reply_to and outgoing.stage is not None and not answers_survive:
-                    self.tell(in_doubt(outgoing, cause))
+            unconfirmed = lane.unconfirmed.lose()
+            if not answers_survive:
+                self._tell_unanswerable(unconfirmed, cause)
             copies, lane.copies = lane.copies, deque()
             self._in_doubt(copies, cause)
             self.news += lane.outbox.lose(cause)
