@@ -334,3 +334,23 @@ def test_codecs_are_two_ends_of_one_wire(rabbit_broker: Any, served: str, called
         (delivery,) = listener.take()
         assert delivery.headers == headers
         assert len(delivery.body) == 200_000
+
+
+def test_an_exchange_that_has_gone_is_made_again(rabbit_broker: Any) -> None:
+    """What goes to an exchange that somebody deleted is not in doubt: the exchange is declared and the message sent
+    again, once, and then it is taken, or told that no queue takes it.
+    """
+    exchange = unique("gone")
+    route = Route.pools(exchange, "t")
+    with by_hand(rabbit_broker) as channel, bare(rabbit_broker, Role.NOTIFIER) as notifier:
+        first = notifier.publish(route)
+        notifier.until(lambda: notifier.final(first) is not None, "an end of the first")
+        channel.exchange_delete(f"messaging/{exchange}")
+        second = notifier.publish(route)
+        notifier.until(lambda: notifier.final(second) is not None, "an end of the second")
+        assert isinstance(notifier.error(second), NoRoute)
+        channel.exchange_delete(f"messaging/{exchange}")
+        fanout = notifier.publish(Route.all(exchange, "t"))
+        notifier.until(lambda: notifier.final(fanout) is not None, "an end of the fanout")
+        assert notifier.error(fanout) is None
+        assert len(notifier.news(second)) == 1

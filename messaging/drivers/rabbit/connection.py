@@ -292,9 +292,10 @@ class RabbitConnection:
     def _end_life(self, cause: Exception, answers_survive: bool) -> None:
         self._link.end()
         self._subscriptions.lose()
+        # Before the declarations that its messages wait for: those were not written, and may go with the next life.
+        self._publisher.lose(cause, answers_survive)
         self._declarations.lose(cause)
         self._settling.lose(cause)
-        self._publisher.lose(cause, answers_survive)
         self._note_sent()
         self._link.drop()
 

@@ -33,8 +33,9 @@ __all__ = ["OsloTopology"]
 
 _DEFAULT_POOL = "default"
 """The pool of a listener that names none: its queues are those that notifiers declare too."""
-_FANOUT_FRESH = 1.0
-"""Seconds for which an exchange counts as declared that goes with its last queue."""
+_FANOUT_FRESH = 0.25
+"""Seconds for which an exchange counts as declared that goes with its last queue. What is published to it after that
+closes its channel, and puts in doubt what is under way beside it."""
 
 
 class OsloTopology(NativeTopology):

@@ -22,7 +22,7 @@ from messaging.drivers.rabbit.confirms import Confirms, Unconfirmed
 from messaging.drivers.rabbit.declarations import Declarations
 from messaging.drivers.rabbit.methods import Answer, ConfirmSelect
 from messaging.drivers.rabbit.properties import Properties
-from messaging.drivers.rabbit.refusals import about_publishing, nacked, no_route, publish_refused
+from messaging.drivers.rabbit.refusals import NOT_FOUND, about_publishing, nacked, no_route, publish_refused
 from messaging.drivers.rabbit.topology import Address, Topology
 from messaging.drivers.stream import Stream
 from messaging.errors import ConnectionLost, EncodeError, MessagingError, Rejected, TooLarge
@@ -404,10 +404,21 @@ class Publisher:
         self._stop_watching(lost)
         cause = ConnectionLost(f"the broker has closed the channel: {code} {text}")
         if len(lost) == 1 and type(lost[0]) is Outgoing and about_publishing(code, text):
-            # It can only have been this one, and then it was not taken.
-            self.tell(SentResult(lost[0], Stage.WRITTEN, publish_refused(code, text)))
+            self._refused(lane, lost[0], code, text)
+        else:
+            self._in_doubt(lost, cause)
+
+    def _refused(self, lane: Lane, outgoing: Outgoing, code: int, text: str) -> None:
+        """The one message that was under way has closed its channel, so it was not taken."""
+        again = code == NOT_FOUND and outgoing not in self._repeated and self._topology.address(outgoing).needs
+        if not again:
+            self.tell(SentResult(outgoing, Stage.WRITTEN, publish_refused(code, text)))
             return
-        self._in_doubt(lost, cause)
+        # What it needs has gone since we declared it: that is done again, once.
+        self._repeated.add(outgoing)
+        outgoing.stage = None
+        lane.outbox.push(outgoing)
+        self.waiting = True
 
     def _tell_unanswerable(self, outgoings: Iterable[Outgoing], cause: Exception) -> None:
         """Tell of messages whose answers cannot come any more."""
