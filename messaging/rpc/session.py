@@ -160,6 +160,14 @@ class Request(Operation, kw_only=True):
 class Cast(Request, kw_only=True):
     """A cast or a fanout: done when somebody has taken it."""
 
+    def sent(self, outgoing: Outgoing, stage: Stage | None, error: Exception | None, taker: Any) -> None:
+        """Take the news of the message; on the owner."""
+        if self.kind == "fanout" and isinstance(error, NoRoute) and outgoing is self.outgoing:
+            # Everybody that there is has it: nobody.
+            self.progressed(Stage.TAKEN, taker)
+        else:
+            super().sent(outgoing, stage, error, taker)
+
     def progressed(self, stage: Stage | None, taker: Any) -> None:
         """Taken is done; written is done where nobody tells more."""
         operations = self.session.operations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 import messaging
 from messaging import Target, rpc
+from messaging.drivers.base import Role
 from messaging.errors import (
     Delivered,
     MethodNotFound,
@@ -18,6 +20,7 @@ from messaging.errors import (
     Unsupported,
     UnsupportedVersion,
 )
+from tests.faults.processes import until
 from tests.interop.conftest import Peer
 
 
@@ -147,3 +150,41 @@ def test_an_expired_request_is_not_executed(transport: messaging.Transport, peer
     client.cast({}, "note", text="in time")
     peer.ask("serve", topic=topic, server="one")
     assert peer.expect("noted")["text"] == "in time"
+
+
+def test_a_call_survives_a_lost_connection(transport: messaging.Transport, peer: Peer, topic: str) -> None:
+    """Its queue of answers keeps its name, and is read again when the connection is back."""
+    peer.ask("serve", topic=topic, server="one")
+    client = client_of(transport, topic)
+    client.cast({}, "note", text="ready")
+    call = client.submit({}, "sleep", seconds=1.0)
+    assert peer.expect("noted")["text"] == "ready"
+    connection: Any = transport.operations(Role.RPC_CLIENT).reactor._connection
+    until(lambda: call.running() or transport.stats()["call.sent"] == 1, "the call")
+    threading.Event().wait(0.3)
+    connection.stream.shut_down()
+    assert call.result(10) == "slept"
+    assert transport.stats()["driver.reconnects"] == 1
+
+
+def test_a_fanout_after_the_last_server_has_gone(transport: messaging.Transport, peer: Peer, topic: str) -> None:
+    """The exchange of fanouts goes with its last queue, and whoever comes next makes it anew."""
+    noted = threading.Event()
+
+    class Noting:
+        target = Target(namespace="inventory", version="1.3")
+
+        @rpc.expose
+        def note(self, ctxt: Any, text: str) -> None:
+            noted.set()
+
+    client = client_of(transport, topic)
+    for _ in range(3):
+        noted.clear()
+        with rpc.Server(transport, Target(topic=topic, server="ours"), [Noting()]):
+            client.fanout({}, "note", text="all")
+            assert noted.wait(10)
+        client.fanout({}, "note", text="nobody")
+    peer.ask("serve", topic=topic, server="theirs")
+    client.fanout({}, "note", text="them")
+    assert peer.expect("noted")["text"] == "them"
