@@ -246,7 +246,7 @@ class RedisSession:
             for queue in queues:
                 pipeline.pexpire(queue, int(1000 * self._settings.expires))
             pipeline.execute()
-        # Somebody may have deleted the bindings of pools. As long as kombu remembers them, it does not write them again.
+        # Somebody may have deleted the bindings of pools, and kombu writes none that it remembers.
         self._channel.state.clear()
         for queue in self._bound:
             self._bind(queue)
