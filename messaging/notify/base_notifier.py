@@ -287,6 +287,10 @@ class BaseNotifier:
 
         Raises EncodeError or TooLarge before anything was sent.
         """
+        routes = self._routes[event.level]
+        if self._transport_alone and len(routes) == 1:
+            # One message, so the message's id is the operation's as well.
+            return self._send_to(*routes[0], event.message_id, event, self._encoded(event), key, wake, watched)
         sent = SentAround()
         if self._transport_alone:
             body = self._encoded(event)
@@ -300,21 +304,10 @@ class BaseNotifier:
             if not over_transport:
                 wake()
                 return sent
-        session = self._session()
-        wire = self.transport.wire
-        if key is not None and wire.context_headers is not None:
-            raise Unsupported(f"notifications on wire={wire.name} have no key, so key={key!r} cannot keep any order")
-        deadline = session.operations.reactor.clock() + self._timeout
-        routes = self._routes[event.level]
-        if self._transport_alone and len(routes) == 1:
-            # One message, so the message's id is the operation's as well.
-            return self._send_to(*routes[0], event.message_id, session, event, body, key, deadline, wake, watched)
         arrived = wake if len(routes) == 1 else Countdown(len(routes), wake)
         for topic, route in routes:
-            id_ = session.operations.next_id()
-            sent.sendings.append(
-                self._send_to(topic, route, id_, session, event, body, key, deadline, arrived, watched)
-            )
+            id_ = self._session().operations.next_id()
+            sent.sendings.append(self._send_to(topic, route, id_, event, body, key, arrived, watched))
         return sent
 
     def _send_to(
@@ -322,17 +315,22 @@ class BaseNotifier:
         topic: str,
         route: Route,
         id_: str,
-        session: NotifySession,
         event: Event[Any],
         body: bytes,
         key: str | None,
-        deadline: float,
         wake: Callable[[], object],
         watched: bool,
     ) -> Sending:
         """Start to send to one topic."""
+        session = self._session()
+        wire = self.transport.wire
+        deadline = session.operations.reactor.clock() + self._timeout
         headers = {**event.headers, MESSAGE_ID: event.message_id, LEVEL_HEADER: event.level}
         if key is not None:
+            if wire.context_headers is not None:
+                raise Unsupported(
+                    f"notifications on wire={wire.name} have no key, so key={key!r} cannot keep any order"
+                )
             headers[KEY_HEADER] = key
         sending = Sending(
             id=id_,
@@ -345,7 +343,7 @@ class BaseNotifier:
             retry=self._options.retry,
         )
         outgoing = Outgoing(route, body, headers, sending, key=key, deadline=deadline)
-        seal = self.transport.wire.seal
+        seal = wire.seal
         if seal is not None:
             seal(outgoing)
         session.start(sending, outgoing, watched)
