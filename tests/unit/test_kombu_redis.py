@@ -219,6 +219,20 @@ def test_a_pool_keeps_what_comes_while_it_is_away_and_nobody_else_does(url: str,
             listener.until(lambda: len(listener.events.settled) == 3, "all settlements")
 
 
+def test_what_some_pools_have_is_in_doubt(url: str, topic: str, store: redis.Redis) -> None:
+    """One pool's queue takes the message, another's refuses it: the sender is told MAYBE, and not NO."""
+    with connected(url, Role.LISTENER) as listener, connected(url, Role.NOTIFIER) as sender:
+        for name in ("good", "bad"):
+            listener.subscribe(Source(SourceKind.POOLS, EXCHANGE, topic, pool=name), 0)
+        store.set(f"messaging:pool:{EXCHANGE}:{topic}:bad", "no list")
+        message = sender.publish(Route.pools(EXCHANGE, topic))
+        sender.until(lambda: sender.final(message), "news of the notification")
+        error = sender.error(message)
+        assert isinstance(error, Rejected)
+        assert error.delivered is Delivered.MAYBE
+        assert store.llen(f"messaging:pool:{EXCHANGE}:{topic}:good") == 1
+
+
 def test_a_pool_that_was_forgotten_is_bound_again(url: str, topic: str, store: redis.Redis) -> None:
     """Somebody has deleted the list of a topic's pools: who listens puts himself on it again."""
     pool = Source(SourceKind.POOLS, EXCHANGE, topic, pool="one")

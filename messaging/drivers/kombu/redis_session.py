@@ -22,7 +22,7 @@ from messaging.drivers.kombu.redis_scripts import ACCEPT, GIVE_BACK, INDEX, RENE
 from messaging.drivers.kombu.redis_transport import Transport
 from messaging.drivers.kombu.session import Parcel, Reader
 from messaging.drivers.kombu.settings import VirtualSettings
-from messaging.errors import AuthFailed, ConnectFailed, MessagingError, NoRoute, Overloaded, Rejected
+from messaging.errors import AuthFailed, ConnectFailed, Delivered, MessagingError, NoRoute, Overloaded, Rejected
 from messaging.message import RouteKind, SourceKind
 from messaging.url import Host
 
@@ -129,14 +129,21 @@ class RedisSession:
                         pipeline.pexpire(key, expiry)
                         sent.append((position, ""))
             answers = pipeline.execute(raise_on_error=False) if sent else []
+        written: set[int] = set()
         for (position, key), answer in zip(sent, answers, strict=True):
             if isinstance(answer, redis.ConnectionError):
                 raise answer
             if isinstance(answer, Exception):
                 results[position] = results[position] or _refusal(answer)
-            elif key and answer > self._settings.max_queue:
-                # It was let in; the next ones are not, for a while.
-                self._full[key] = now + _FULL_FOR
+            elif key:
+                written.add(position)
+                if answer > self._settings.max_queue:
+                    # It was let in; the next ones are not, for a while.
+                    self._full[key] = now + _FULL_FOR
+        for position in written:
+            if (error := results[position]) is not None:
+                # Some pools have it, and others have not.
+                error.delivered = Delivered.MAYBE
         return results
 
     def _expiry_of(self, parcel: Parcel) -> int:
