@@ -16,7 +16,7 @@ from messaging.backoff import Backoff
 from messaging.drivers.rabbit.channels import ChannelOwner, Channels
 from messaging.drivers.rabbit.methods import Answer, Bind, Cancel, Consume, DeleteQueue, Method, Qos, passive
 from messaging.drivers.rabbit.properties import Properties
-from messaging.drivers.rabbit.refusals import declaration_refused, passing
+from messaging.drivers.rabbit.refusals import NOT_FOUND, declaration_refused, passing
 from messaging.drivers.rabbit.topology import Topology
 from messaging.errors import Cancelled, ConnectionLost
 from messaging.message import Delivery, Source, SourceKind
@@ -209,6 +209,7 @@ class Subscription(ChannelOwner):
         if self.phase is Phase.IDLE:
             self._go(Phase.OVER)
             self._owner.left(self, Cancelled(f"unsubscribed from {self.source}"))
+            self._owner.over(self)
             return
         settled = self.phase is Phase.READY
         self._go(Phase.LEAVING)
@@ -265,11 +266,13 @@ class Subscription(ChannelOwner):
         error = declaration_refused(code, text, self.intake.methods, not self._owner.declare)
         leaving = self.phase in (Phase.LEAVING, Phase.LINGERING)
         if leaving or (passing(code, text) and (self._owner.declare or self._has_been_ready)):
-            self._fail(ConnectionLost(f"the broker has closed the channel of {self.source}: {code} {text}"))
+            # What was declared may go with its last user before it is bound, and is declared again without a word.
+            gone = code == NOT_FOUND and not self._has_been_ready
+            self._fail(ConnectionLost(f"the broker has closed the channel of {self.source}: {code} {text}"), not gone)
         else:
             self._refuse(error)
 
-    def _fail(self, error: ConnectionLost) -> None:
+    def _fail(self, error: ConnectionLost, told: bool = True) -> None:
         """This generation is over; another one is begun soon."""
         self._channel = None
         self.expire_generation()
@@ -282,7 +285,8 @@ class Subscription(ChannelOwner):
             return
         self._go(Phase.IDLE)
         self.retry_at = self._owner.clock() + self._backoff.next()
-        self._owner.failed(self, error)
+        if told:
+            self._owner.failed(self, error)
 
     def _refuse(self, error: Exception) -> None:
         """It cannot be had: this source alone is given up."""
