@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import messaging
-from messaging import Delivered, ServerLost, rpc
+from messaging import rpc
 from messaging.drivers.amqp1.connection import Amqp1Connection
 from tests.brokers.artemis import Artemis
+from tests.faults.deaths import callers_of_killed_servers, listeners_killed
 from tests.faults.fleet import Fleet
 from tests.faults.history import History
 from tests.faults.processes import Stall, until
@@ -26,8 +25,6 @@ from tests.faults.processes import Stall, until
 TIMEOUT = 3.0
 RESUMED = 5.0
 """Seconds after the broker is back within which every consumer has its next message."""
-LEARN = 4.0
-"""Seconds within which callers hear of a dead server: three signs that are missed, and a look every half second."""
 POOLS = ("a", "b")
 SOUND = ("threads", "asyncio")
 BUGS = ("deaf_after_a_loss", "overstays", "not durable")
@@ -157,30 +154,8 @@ def test_no_notification_is_lost_with_its_listener(tmp_path: Path, artemis: Arte
     """At least once: whatever a killed listener had not finished is handled by the next. Planted: settled at once on
     receipt, what it had in hand is lost.
     """
-    slow = {"serves": False, "seconds": 0.01, "listener_options": {"slots": 4}}
-    kills, number = 3, 800
-    fleets: dict[str, Fleet] = {}
-    histories: dict[str, History] = {}
-    try:
-        for name in ("threads", "settles_on_receipt"):
-            fleet = fleets[name] = _fleet(tmp_path, artemis, name)
-            fleet.receiver("a.0", pool="a", **slow)
-            fleet.sender(timeout=30)
-        for fleet in fleets.values():
-            fleet.ready()
-            assert fleet.load.ask("burst", number=number) == number
-        for kill in range(kills):
-            for fleet in fleets.values():
-                fleet.wait_for(10 if not fleet.plant or kill == 0 else 0, f"a.{kill}")
-                fleet.receivers.pop(f"a.{kill}").kill()
-                fleet.receiver(f"a.{kill + 1}", pool="a", **slow)
-            for fleet in fleets.values():
-                fleet.receivers[f"a.{kill + 1}"].expect("ready")
-        for name, fleet in fleets.items():
-            histories[name] = fleet.drained(["a"], 30.0 if name == "threads" else 3.0)
-    finally:
-        for fleet in fleets.values():
-            fleet.close()
+    fleets = {name: _fleet(tmp_path, artemis, name) for name in ("threads", "settles_on_receipt")}
+    histories = listeners_killed(fleets, kills=3, number=800, patience=30.0)
     assert histories["threads"].lost("notify", ["a"]) == []
     assert histories["threads"].failed() == []
     assert len(histories["settles_on_receipt"].lost("notify", ["a"])) >= 1
@@ -191,35 +166,9 @@ def test_callers_of_a_killed_server_are_told(tmp_path: Path, artemis: Artemis) -
     Planted: where nobody looks for signs of life, callers wait for their deadlines.
     """
     fleets = {name: _fleet(tmp_path, artemis, name) for name in SOUND[:1]}
-    fleets["deaf"] = Fleet(tmp_path / "deaf", artemis, "amqp1")
-    told: dict[str, list[tuple[float, Any]]] = {name: [] for name in fleets}
-    try:
-        with Stall() as stall:
-            workers = {name: fleet.service("a") for name, fleet in fleets.items()}
-            for name, fleet in fleets.items():
-                options: dict[str, Any] = {"timeout": 5, "call_monitor_timeout": 0} if name == "deaf" else {}
-                client = fleet.client(**options)
-
-                def ended(future: Future[Any], name: str = name) -> None:
-                    told[name].append((time.monotonic(), future.exception() or future.result()))
-
-                for number in range(20):
-                    client.submit(None, "hold", id=f"id-{number}", seconds=30).add_done_callback(ended)
-                fleet.effects(20)
-                waiting = client._session.operations.pending.everything
-                until(lambda waiting=waiting: all(call.address for call in waiting()), "all are accepted")  # type: ignore[misc]
-            begun = time.monotonic()
-            for worker in workers.values():
-                worker.kill()
-            until(lambda: all(len(outcomes) == 20 for outcomes in told.values()), "all outcomes")
-    finally:
-        for fleet in fleets.values():
-            fleet.close()
-    for at, outcome in told["threads"]:
-        assert isinstance(outcome, ServerLost)
-        assert outcome.delivered is Delivered.MAYBE
-        assert at - begun < LEARN + stall.worst
-    assert not any(isinstance(outcome, ServerLost) for _, outcome in told["deaf"])
+    wrong = callers_of_killed_servers(fleets, deaf=Fleet(tmp_path / "deaf", artemis, "amqp1"))
+    assert wrong["threads"] == []
+    assert len(wrong["deaf"]) == 20
 
 
 class _Frozen:

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import Redis
+from tests.faults.deaths import listeners_killed
 from tests.faults.fleet import Fleet
-from tests.faults.history import History
 from tests.faults.processes import Stall, until
 
 SCHEME = "kombu+redis"
 BUGS = ("settles_on_receipt", "pops_before_noting")
-SLOW = {"serves": False, "seconds": 0.01, "listener_options": {"slots": 4}}
 TIMEOUT = 3.0
 QUICK = {"visibility_timeout": 1.0, "heartbeat": 1.0, "socket_timeout": 1.0}
 """What was held by the killed comes again soon enough for a test."""
@@ -29,32 +28,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
         yield made
 
 
-def listeners_killed(directory: Path, server: Redis, kills: int, number: int) -> dict[str, History]:
-    """Send notifications, and kill the listener again and again while it handles them; what became of them."""
-    fleets: dict[str, Fleet] = {}
-    try:
-        for name in (SCHEME, *BUGS):
-            plant = "" if name == SCHEME else name
-            fleets[name] = fleet = Fleet(directory / name, server, SCHEME, plant=plant, transport=QUICK)
-            fleet.receiver("a.0", pool="a", **SLOW)
-            fleet.sender(timeout=30)
-        for fleet in fleets.values():
-            fleet.ready()
-            assert fleet.load.ask("burst", number=number) == number
-        for kill in range(kills):
-            for fleet in fleets.values():
-                # With a bug everything may be gone after the first kill.
-                fleet.wait_for(10 if not fleet.plant or kill == 0 else 0, f"a.{kill}")
-                fleet.receivers.pop(f"a.{kill}").kill()
-                fleet.receiver(f"a.{kill + 1}", pool="a", **SLOW)
-            for fleet in fleets.values():
-                fleet.receivers[f"a.{kill + 1}"].expect("ready")
-        return {name: fleet.drained(["a"], 30.0 if name == SCHEME else 5.0) for name, fleet in fleets.items()}
-    finally:
-        for fleet in fleets.values():
-            fleet.close()
-
-
 @pytest.mark.parametrize(
     ("kills", "number"),
     [(2, 600), pytest.param(50, 20_000, marks=[pytest.mark.soak, pytest.mark.timeout(900)])],
@@ -63,7 +36,11 @@ def test_no_notification_is_lost_with_its_listener(tmp_path: Path, server: Redis
     """At least once: what a killed listener had not finished is handled by another. Planted: settled on receipt, or
     taken without being noted down, what it had in hand is lost.
     """
-    histories = listeners_killed(tmp_path, server, kills, number)
+    fleets = {
+        name: Fleet(tmp_path / name, server, SCHEME, plant="" if name == SCHEME else name, transport=QUICK)
+        for name in (SCHEME, *BUGS)
+    }
+    histories = listeners_killed(fleets, kills, number, patience=30.0)
     sound = histories[SCHEME]
     assert sound.lost("notify", ["a"]) == []
     assert sound.failed() == []

@@ -5,25 +5,20 @@ with a thousand open calls. And what a broker sees of its clients: a crowd that 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import messaging
-from messaging import AuthFailed, Delivered, MessagingError, ServerLost, rpc
+from messaging import AuthFailed, Delivered, MessagingError, rpc
 from messaging.drivers.rabbit.link import Link
 from tests.brokers import Rabbit
+from tests.faults.deaths import callers_of_killed_servers, listeners_killed
 from tests.faults.fleet import SCHEMES, Fleet
-from tests.faults.history import History
 from tests.faults.processes import Stall, Worker, until
 
-LEARN = 4.0
-"""Seconds within which callers hear of a dead server: three signs that are missed, and a look every half second."""
-SLOW = {"serves": False, "seconds": 0.01, "listener_options": {"slots": 4}}
 pytestmark = pytest.mark.timeout(120)
 
 
@@ -37,37 +32,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path, mistreated_rabbit: Rab
         made.close()
 
 
-def over_each_scheme(test: Any) -> Any:
-    return pytest.mark.parametrize("fleet", SCHEMES, indirect=True)(test)
-
-
 # Listeners
-
-
-def listeners_killed(directory: Path, broker: Rabbit, kills: int, number: int, bug: str) -> dict[str, History]:
-    """Send notifications, and kill the listener again and again while it handles them; what became of them."""
-    fleets: dict[str, Fleet] = {}
-    try:
-        for name in (*SCHEMES, bug):
-            scheme, plant = (name, "") if name in SCHEMES else ("rabbit", name)
-            fleets[name] = fleet = Fleet(directory / name, broker, scheme, plant=plant)
-            fleet.receiver("a.0", pool="a", **SLOW)
-            fleet.sender(timeout=30)
-        for fleet in fleets.values():
-            fleet.ready()
-            assert fleet.load.ask("burst", number=number) == number
-        for kill in range(kills):
-            for fleet in fleets.values():
-                # With the bug everything is handed over at once, so there may be nothing left after the first kill.
-                fleet.wait_for(10 if not fleet.plant or kill == 0 else 0, f"a.{kill}")
-                fleet.receivers.pop(f"a.{kill}").kill()
-                fleet.receiver(f"a.{kill + 1}", pool="a", **SLOW)
-            for fleet in fleets.values():
-                fleet.receivers[f"a.{kill + 1}"].expect("ready")
-        return {name: fleet.drained(["a"], 90.0 if name in SCHEMES else 2.0) for name, fleet in fleets.items()}
-    finally:
-        for fleet in fleets.values():
-            fleet.close()
 
 
 @pytest.mark.parametrize(
@@ -81,7 +46,9 @@ def test_no_notification_is_lost_with_its_listener(
     receipt, what it had in hand is lost.
     """
     bug = "settles_on_receipt"
-    histories = listeners_killed(tmp_path, mistreated_rabbit, kills, number, bug)
+    fleets = {name: Fleet(tmp_path / name, mistreated_rabbit, name) for name in SCHEMES}
+    fleets[bug] = Fleet(tmp_path / bug, mistreated_rabbit, plant=bug)
+    histories = listeners_killed(fleets, kills, number, patience=90.0)
     for scheme in SCHEMES:
         assert histories[scheme].lost("notify", ["a"]) == []
         assert histories[scheme].failed() == []
@@ -92,60 +59,12 @@ def test_no_notification_is_lost_with_its_listener(
 # Servers
 
 
-def killed_under_calls(fleet: Fleet, stall: Stall, **options: Any) -> Callable[[], list[str]]:
-    """Kill a server with 20 calls in its handlers; returns what waits for the outcomes and says what is wrong with
-    them.
-    """
-    worker = fleet.service("a")
-    client = fleet.client(**options)
-    told: list[tuple[float, Any]] = []
-
-    def ended(future: Future[Any]) -> None:
-        told.append((time.monotonic(), future.exception() or future.result()))
-
-    for number in range(20):
-        client.submit(None, "hold", id=f"id-{number}", seconds=30).add_done_callback(ended)
-    fleet.effects(20)
-    until(lambda: all(call.outgoing.taker or call.address for call in pending(client)), "all calls are accepted")
-    begun = time.monotonic()
-    worker.kill()
-
-    def wrong() -> list[str]:
-        until(lambda: len(told) == 20, "20 outcomes")
-        return [
-            f"{outcome!r} after {at - begun:.3f} s"
-            for at, outcome in told
-            if not isinstance(outcome, ServerLost)
-            or outcome.delivered is not Delivered.MAYBE
-            or at - begun > LEARN + stall.worst
-        ]
-
-    return wrong
-
-
-def pending(client: rpc.Client) -> list[Any]:
-    """The calls of a client that are under way."""
-    return client._session.operations.pending.everything()
-
-
 def test_callers_of_a_killed_server_are_told(tmp_path: Path, mistreated_rabbit: Rabbit) -> None:
     """Each of 20 callers whose handlers run in a server that is killed gets ServerLost, MAYBE, within four seconds.
     Planted: where nobody looks for signs of life, callers wait for their deadlines.
     """
     fleets = {name: Fleet(tmp_path / name, mistreated_rabbit, name) for name in SCHEMES}
-    fleets["deaf"] = Fleet(tmp_path / "deaf", mistreated_rabbit)
-    try:
-        with Stall() as stall:
-            outcomes = {
-                name: killed_under_calls(
-                    fleet, stall, **({"timeout": 5, "call_monitor_timeout": 0} if name == "deaf" else {})
-                )
-                for name, fleet in fleets.items()
-            }
-            wrong = {name: outcome() for name, outcome in outcomes.items()}
-    finally:
-        for fleet in fleets.values():
-            fleet.close()
+    wrong = callers_of_killed_servers(fleets, deaf=Fleet(tmp_path / "deaf", mistreated_rabbit))
     assert {scheme: wrong[scheme] for scheme in SCHEMES} == {scheme: [] for scheme in SCHEMES}
     assert len(wrong["deaf"]) == 20
 
@@ -153,7 +72,7 @@ def test_callers_of_a_killed_server_are_told(tmp_path: Path, mistreated_rabbit: 
 # Callers
 
 
-@over_each_scheme
+@pytest.mark.parametrize("fleet", SCHEMES, indirect=True)
 def test_a_killed_caller_harms_nobody(fleet: Fleet) -> None:
     """A caller is killed with 1,000 calls open in a server: others get their own answers all the while, in time, and
     the server gives back what the dead one held.
