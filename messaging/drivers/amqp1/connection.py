@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Callable, Sequence
 
 from messaging.drivers.amqp1.dialing import Dialing, reason
-from messaging.drivers.amqp1.engine import Engine, Pointer
+from messaging.drivers.amqp1.engine import PIECE, Engine, Pointer
 from messaging.drivers.amqp1.news import News
 from messaging.drivers.amqp1.opening import Opening, refusal_of
 from messaging.drivers.amqp1.options import Amqp1Settings, words
@@ -191,8 +191,10 @@ class Amqp1Connection:
             if not data:
                 return
             self._heard = self._clock()
-            taken = engine.push(data)
-            engine.dispatch(self._handlers)
+            taken = True
+            for start in range(0, len(data), 2 * PIECE):
+                taken = taken and engine.push(data[start : start + 2 * PIECE] if len(data) > 2 * PIECE else data)
+                engine.dispatch(self._handlers)
             if self._failure is not None:
                 return
             if not taken:
@@ -214,7 +216,7 @@ class Amqp1Connection:
             if stream.unwritten:
                 stream.flush()
             while not stream.unwritten:
-                output = engine.pending()
+                output = engine.take_output()
                 if output is None:
                     self._news.written()
                     if engine.has_ended and not self._closing:
@@ -223,7 +225,6 @@ class Amqp1Connection:
                         self._fail(ConnectionLost(f"{self._title} has ended the connection"))
                     return
                 stream.write(output)
-                engine.pop(len(output))
                 stream.flush()
         except OSError as error:
             self._fail(self._broken(error))

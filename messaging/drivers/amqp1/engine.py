@@ -17,12 +17,14 @@ from cproton import ffi, lib
 
 from messaging.drivers.amqp1.types import read_value
 
-__all__ = ["Condition", "Engine", "Pointer"]
+__all__ = ["PIECE", "Condition", "Engine", "Pointer"]
 
 Pointer = Any
 """An object of the C library: a session, a link or a delivery. Hashable, and equal to itself."""
 
 _CHUNK = 65536
+PIECE = 16384
+"""Bytes of a large message that are handed to the library, or come from it, at a time."""
 _MAX_FRAME = 65536
 _FOREVER = 2**32 - 1
 _STATE_DURABLE = 2
@@ -56,9 +58,11 @@ class Engine:
         self._collector = lib.pn_collector()
         self._freed = False
         self.has_ended = False
-        """Everything was said, the close or an error too; `pending` finds it out."""
+        """Everything was said, the close or an error too; `take_output` finds it out."""
         self._out = ffi.new("char[]", _CHUNK)
         self._output = memoryview(ffi.buffer(self._out))
+        self._pieces = bytearray()
+        """Output that was taken while a large message was handed over."""
         self._scratch = ffi.new("char[]", _CHUNK)
         self._scratch_size = _CHUNK
         self._tags = 0
@@ -104,19 +108,19 @@ class Engine:
             done += taken
         return True
 
-    def pending(self) -> memoryview | None:
-        """Bytes that have to be written, as a view that is good until the next call; None: none."""
+    def take_output(self) -> bytes | memoryview | None:
+        """Take bytes that have to be written, as a view that is good until the next call; None: none."""
+        if self._pieces:
+            pieces, self._pieces = self._pieces, bytearray()
+            return bytes(pieces)
         size = lib.pn_transport_pending(self._transport)
         if size <= 0:
             self.has_ended = size < 0
             return None
         size = min(size, _CHUNK)
         lib.pn_transport_peek(self._transport, self._out, size)
-        return self._output[:size]
-
-    def pop(self, size: int) -> None:
-        """Note that `size` bytes were written."""
         lib.pn_transport_pop(self._transport, size)
+        return self._output[:size]
 
     def end_of_input(self) -> None:
         """Note that the peer will send nothing more."""
@@ -295,14 +299,37 @@ class Engine:
         # Letters, because some peers take a tag for text.
         self._tag_bytes[:] = b"%08x" % (self._tags & 0xFFFFFFFF)
         delivery = lib.pn_delivery(link, self._tag)
-        lib.pn_link_send(link, message, len(message))
+        if len(message) <= PIECE:
+            lib.pn_link_send(link, message, len(message))
+        else:
+            self._send_in_pieces(link, message)
         lib.pn_link_advance(link)
         if settled:
             lib.pn_delivery_settle(delivery)
         return delivery
 
+    def _send_in_pieces(self, link: Pointer, message: bytes) -> None:
+        # A delivery that is settled goes into a pool with its buffer as large as it has grown, and is used again: with
+        # a thousand messages under way, large ones among them would in time leave a thousand large buffers behind.
+        for start in range(0, len(message), PIECE):
+            piece = message[start : start + PIECE]
+            lib.pn_link_send(link, piece, len(piece))
+            pieces = self._pieces
+            self._pieces = bytearray()
+            while (output := self.take_output()) is not None:
+                pieces += output
+            self._pieces = pieces
+
+    def receive_part(self, link: Pointer, delivery: Pointer) -> bytes:
+        """Take what has come of a delivery that is not whole, for the same reason; b"": nothing more."""
+        size = min(lib.pn_delivery_pending(delivery), _CHUNK)
+        if not size:
+            return b""
+        read = lib.pn_link_recv(link, self._scratch, size)
+        return bytes(ffi.buffer(self._scratch, read)) if read > 0 else b""
+
     def receive(self, link: Pointer, delivery: Pointer) -> bytes | None:
-        """Read a delivery that is whole, and go on to the next; None: its sender has aborted it."""
+        """Read the rest of a delivery that is whole, and go on to the next; None: its sender has aborted it."""
         size = lib.pn_delivery_pending(delivery)
         if size > self._scratch_size:
             self._scratch = ffi.new("char[]", size)

@@ -34,7 +34,18 @@ _REMEMBERED = 1_000
 class ReceiveLink:
     """A receiving link of one source."""
 
-    __slots__ = ("address", "attached", "credit", "ending", "generation", "link", "source", "unsettled", "window")
+    __slots__ = (
+        "address",
+        "attached",
+        "credit",
+        "ending",
+        "generation",
+        "link",
+        "parts",
+        "source",
+        "unsettled",
+        "window",
+    )
 
     def __init__(self, source: Source, window: int, generation: int) -> None:
         self.source = source
@@ -46,6 +57,8 @@ class ReceiveLink:
         self.ending = False
         """Unsubscribed: it stays until what was delivered is settled."""
         self.credit = 0
+        self.parts: list[bytes] = []
+        """What has come of a large message."""
         self.unsettled: dict[int, tuple[Pointer, Delivery]] = {}
 
 
@@ -238,10 +251,17 @@ class Receiving:
         engine = life.engine
         pointer = engine.link_of(delivery)
         link = self._by_link.get(pointer)
-        if link is None or not engine.is_readable(delivery) or engine.is_partial(delivery):
+        if link is None or not engine.is_readable(delivery):
+            return
+        if engine.is_partial(delivery):
+            while part := engine.receive_part(pointer, delivery):
+                link.parts.append(part)
             return
         link.credit = max(0, link.credit - 1)
         data = engine.receive(pointer, delivery)
+        if link.parts:
+            parts, link.parts = link.parts, []
+            data = b"".join([*parts, data]) if data is not None else None
         if data is None:
             engine.settle(delivery)
             return
