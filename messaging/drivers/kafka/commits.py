@@ -20,6 +20,8 @@ __all__ = ["Commits"]
 
 _log = logging.getLogger(__name__)
 
+_PAUSE = 1.0
+"""Seconds between a commit that failed and the next."""
 _PATIENCE = 5.0
 """Seconds after which the answer to a commit counts as lost."""
 
@@ -59,7 +61,7 @@ class Commits:
             consumer.commit(offsets=[place for _, place in pending], asynchronous=True)
         except KafkaException as error:
             _log.info("group %s: a commit could not be sent and is repeated: %s", self._group, error)
-            self.due = now + 1.0
+            self.due = now + _PAUSE
             return
         self._under_way = [partition for partition, _ in pending]
         self._sent = now
@@ -75,7 +77,8 @@ class Commits:
                 self.tell(partition.acknowledged())
             else:
                 partition.refused()
-                self.soon()
+                # Not at once: while no broker can be reached, every one fails.
+                self.due = self._clock() + max(self._interval, _PAUSE)
         if error is not None:
             _log.info("group %s: a commit failed and is repeated: %s", self._group, error)
 

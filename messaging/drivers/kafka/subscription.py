@@ -149,7 +149,10 @@ class Subscription:
             return
         self.life = Life.JOINING
         self._joined_at = self._clock()
-        self.subscribe_all()
+        try:
+            self.subscribe_all()
+        except KafkaException as failure:
+            self._refused(str(failure))
 
     def subscribe_all(self) -> None:
         """Tell the library which topics are wanted now."""
@@ -301,9 +304,9 @@ class Subscription:
                 self._paused = self._partly_paused = False
                 held = self._retry_paused
                 self._resume(consumer, [each for each in self._assignment if not (held and each.source is None)])
-            self._read(consumer, wait)
+            self._shielded(self._read, consumer, wait)
         else:
-            self._hold(consumer)
+            self._shielded(self._hold, consumer)
         now = self._clock()
         if self.life is Life.LIVE and self.delayed.due <= now:
             self._hand_out(self.delayed.take(now, self.window - self._assignment.unsettled))
@@ -314,6 +317,13 @@ class Subscription:
         self.commits.write(consumer, now)
         if self.life is Life.DRAINING and self.settling.drained():
             self._leave()
+
+    def _shielded(self, function: Callable[..., None], *arguments: Any) -> None:
+        """What the library raises while it is polled concerns this consumer alone, and is over with the next poll."""
+        try:
+            function(*arguments)
+        except KafkaException as error:
+            _log.warning("group %s: %s", self.group, error)
 
     def _read(self, consumer: Consumer, wait: float) -> None:
         room = min(self.window - self._assignment.unsettled, _MOST_AT_ONCE)
@@ -391,10 +401,12 @@ class Subscription:
     def _complain(self, error: KafkaError) -> None:
         _log.info("group %s: %s", self.group, error.str())
         if error.code() in _DENIED and self.life is Life.JOINING:
-            for source in self.sources.values():
-                told = f"the Kafka cluster refuses a member of the group {self.group!r}: {error.str()}"
-                self.news.append((source, "", Rejected(told, retryable=False)))
-            self._leave()
+            self._refused(error.str())
+
+    def _refused(self, reason: str) -> None:
+        told = f"the Kafka cluster refuses a member of the group {self.group!r}: {reason}"
+        self.news += [(source, "", Rejected(told, retryable=False)) for source in self.sources.values()]
+        self._leave()
 
     # The end
 
