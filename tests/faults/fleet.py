@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from tests.brokers.artemis import Artemis
 from tests.brokers.kafka import Kafka
 from tests.faults.conftest import Stage
 from tests.faults.history import Entry, History
-from tests.faults.processes import Worker, until
+from tests.faults.processes import Worker, came_true, until
 
 __all__ = ["SCHEMES", "Fleet", "events_pool", "requests_queue"]
 
@@ -73,6 +72,7 @@ class Fleet(Stage):
             lambda: all(self.count(name, since) >= number for name in names),
             f"{number} effects of each of {names}: {[self.count(name, since) for name in names]}",
             within,
+            every=0.05,
         )
 
     def entries(self, kind: str = "") -> list[Entry]:
@@ -105,10 +105,7 @@ class Fleet(Stage):
 
     def drained(self, pools: Collection[str], within: float = 15.0) -> History:
         """Wait until what was confirmed has arrived, or not within that time, and return the history."""
-        end = time.monotonic() + within
-        until(
-            lambda: not self.history().lost("notify", pools) or time.monotonic() > end, "this cannot fail", within * 2
-        )
+        came_true(lambda: not self.history().lost("notify", pools), within)
         return self.history()
 
 

@@ -20,15 +20,15 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-__all__ = ["Stall", "Worker", "until"]
+__all__ = ["Stall", "Worker", "came_true", "until"]
 
 ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE = 20.0
 """Seconds for a step that takes milliseconds: what is waited for is an event, and this bound only ends a hang."""
 
 
-def until(condition: Callable[[], Any], what: str, within: float = _PATIENCE) -> Any:
-    """Return the first true value of a condition, looked at every 5 ms; fail when there was none in time."""
+def until(condition: Callable[[], Any], what: str, within: float = _PATIENCE, every: float = 0.005) -> Any:
+    """Return the first true value of a condition, looked at every 5 ms or as said; fail when there was none in time."""
     end = time.monotonic() + within
     pause = threading.Event()
     while True:
@@ -37,7 +37,18 @@ def until(condition: Callable[[], Any], what: str, within: float = _PATIENCE) ->
             return found
         if time.monotonic() >= end:
             raise AssertionError(f"not within {within:g} s: {what}")
-        pause.wait(0.005)
+        pause.wait(every)
+
+
+def came_true(condition: Callable[[], Any], within: float, every: float = 0.05) -> bool:
+    """Wait until a condition is true, or until the time is over; whether it was."""
+    end = time.monotonic() + within
+    pause = threading.Event()
+    while not condition():
+        if time.monotonic() >= end:
+            return False
+        pause.wait(every)
+    return True
 
 
 class Worker:

@@ -15,7 +15,7 @@ import pytest
 from tests.brokers import Rabbit
 from tests.faults.fleet import SCHEMES, Fleet
 from tests.faults.history import History
-from tests.faults.processes import Stall, until
+from tests.faults.processes import Stall, came_true
 
 TIMEOUT = 3.0
 RESUMED = 5.0
@@ -81,15 +81,7 @@ def outage(
                 fleet.receivers["b"].signal(signal.SIGCONT)
             broker.start()
             back = time.monotonic()
-            end = back + RESUMED + 3.0
-            until(
-                lambda: (
-                    time.monotonic() > end
-                    or all(max(fleets[scheme].resumed(back).values()) < RESUMED for scheme in SOUND)
-                ),
-                "this cannot fail",
-                30,
-            )
+            came_true(lambda: all(max(fleets[name].resumed(back).values()) < RESUMED for name in SOUND), RESUMED + 3.0)
             resumed = {name: fleet.resumed(back) for name, fleet in fleets.items()}
             for scheme in SOUND:
                 fleets[scheme].wait_for(AFTER, *POOLS, since=back)
