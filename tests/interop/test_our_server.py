@@ -180,10 +180,12 @@ def test_a_repeated_message_is_executed_once(
 ) -> None:
     """The predecessor publishes again, with the same unique id, when a confirmation is lost."""
     with raw(rabbit_broker.url) as publish:
-        for unique, text in (("a", "first"), ("a", "first"), ("b", "second")):
+        for number, (unique, text) in enumerate((("a", "first"), ("a", "first"), ("b", "second")), 1):
             message = {"method": "note", "namespace": "inventory", "args": {"text": text}, "_unique_id": unique}
             publish(topic, {"oslo.version": "2.0", "oslo.message": json.dumps(message)})
-    until(lambda: transport.stats()["server.received"] == 3, "three messages")
+            # One after the other, so that the repetition comes when the first one is over.
+            until(lambda wanted=number: transport.stats()["server.received"] == wanted, "a message")  # type: ignore[misc]
+            until(lambda: "first" in served.noted, "the first execution")
     peer.ask("call", target=place(topic), method="where", args={})
     assert served.noted == ["first", "second"]
     assert transport.stats()["server.duplicates"] == 1
