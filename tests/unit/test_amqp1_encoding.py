@@ -54,7 +54,7 @@ def test_proton_reads_what_is_written() -> None:
         "bytes": b"\x00\xff",
         "long": "y" * 300,
     }
-    message = proton.Message()
+    message: Any = proton.Message()
     message.decode(encode_message(_PREFIX, b"z" * 1000, headers, encode_string("r"), True, None))
     assert (message.id, message.correlation_id, message.content_type, message.priority) == (
         "m-1",
@@ -63,12 +63,9 @@ def test_proton_reads_what_is_written() -> None:
         7,
     )
     assert (message.address, message.reply_to, message.durable, message.ttl) == ("a/b", "r", True, 0)
-    properties = {
-        name: bytes(value) if name == "bytes" else value for name, value in (message.properties or {}).items()
-    }
+    properties = {name: bytes(value) if name == "bytes" else value for name, value in message.properties.items()}
     assert properties == {name: value for name, value in headers.items() if name not in _RESERVED}
-    body: Any = message.body
-    assert bytes(body) == b"z" * 1000
+    assert bytes(message.body) == b"z" * 1000
 
 
 _RESERVED = {"message-id", "correlation-id", "content-type", "priority"}
