@@ -7,10 +7,9 @@
     CLOSING     the last commit, then the group is left, by an offloaded function
     GONE
 
-Partitions come and go in every state from JOINING on. While there is no room nothing is read: at first that means not
-to poll at all; after a second the partitions are paused, so that the library can be polled for rebalances without
-giving messages. (Pausing costs up to a second when it ends, and discards what was fetched.) The library's own threads
-send the heartbeats; what they want to see within max.poll.interval is a poll, and that goes on whatever handlers do.
+Partitions come and go in every state from JOINING on. While there is no room nothing is read (see pauses). The
+library's own threads send the heartbeats; what they want to see within max.poll.interval is a poll, and that goes on
+whatever handlers do.
 
 A consumer has one source; with `wire=oslo` it has one for each level.
 """
@@ -33,6 +32,7 @@ from messaging.drivers.kafka.commits import Commits
 from messaging.drivers.kafka.copies import Copier
 from messaging.drivers.kafka.delayed import Delayed
 from messaging.drivers.kafka.offsets import Assignment, Partition, parse_note
+from messaging.drivers.kafka.pauses import LOOK, Pauses
 from messaging.drivers.kafka.preparing import Prepared
 from messaging.drivers.kafka.reading import read
 from messaging.drivers.kafka.reasons import code_of
@@ -47,10 +47,6 @@ _log = logging.getLogger(__name__)
 Offload = Callable[[Callable[[], Any], Callable[[Any, BaseException | None], None]], None]
 _MOST_AT_ONCE = 1_000
 """Messages in one turn: what bounds a pump."""
-_LONG_HOLD = 1.0
-"""Seconds without room after which the partitions are paused."""
-_HOLD_LOOK = 0.1
-"""Seconds between two polls of paused partitions."""
 _ANSWER = 5.0
 """Seconds for a broker to say what was committed."""
 _NOTHING = 3.0
@@ -112,7 +108,6 @@ class Subscription:
         self.batch: list[Delivery] = []
         """For on_deliveries."""
         self._clock = clock
-        self._retry_buffer = retry_buffer
         self._tells_nothing = tells_nothing
         self._joined_at = math.inf
         self._offload = offload
@@ -126,11 +121,7 @@ class Subscription:
         self.delayed = Delayed()
         self._spill: deque[Message] = deque()
         """Read while there was no room."""
-        self._held_since = math.inf
-        self._looked = 0.0
-        self._paused = False
-        self._partly_paused = False
-        self._retry_paused = False
+        self._pauses = Pauses(group, self._assignment, retry_buffer)
 
     # Beginning
 
@@ -211,9 +202,7 @@ class Subscription:
         self._offload(
             lambda: consumer.committed(wanted, timeout=_ANSWER), lambda found, error: self._noted(fresh, found, error)
         )
-        # What is new is not paused, and what is not new still is.
-        self._partly_paused = self._partly_paused or self._paused
-        self._paused = False
+        self._pauses.assigned()
 
     def _noted(self, fresh: list[Partition], found: Any, error: BaseException | None) -> None:
         """Take how far the partitions were handed out before."""
@@ -287,11 +276,10 @@ class Subscription:
     def due(self) -> float:
         """When a turn is due at the latest."""
         due = self.commits.due
-        if self.life is Life.LIVE and self.delayed.due < due:
-            due = self.delayed.due
-        if self._consumer is not None and not self.has_room:
-            due = min(due, self._clock() + _HOLD_LOOK)
-        return due
+        if self.has_room:
+            # Without room, what is due has to wait for it.
+            return min(due, self.delayed.due) if self.life is Life.LIVE else due
+        return min(due, self._clock() + LOOK) if self._consumer is not None else due
 
     def turn(self, wait: float) -> None:
         """Read what there is room for, waiting at most `wait` seconds for the first; commit what is due."""
@@ -299,18 +287,15 @@ class Subscription:
         if consumer is None:
             return
         if self.has_room:
-            self._held_since = math.inf
-            if self._paused or self._partly_paused:
-                self._paused = self._partly_paused = False
-                held = self._retry_paused
-                self._resume(consumer, [each for each in self._assignment if not (held and each.source is None)])
+            self._pauses.end(consumer)
             self._shielded(self._read, consumer, wait)
-        else:
-            self._shielded(self._hold, consumer)
+        elif not self._asking and self._pauses.hold(consumer, self._clock()):
+            # Not while it is asked something: a consumer that is polled keeps such an answer back for many seconds.
+            self._shielded(self._serve, consumer)
         now = self._clock()
         if self.life is Life.LIVE and self.delayed.due <= now:
             self._hand_out(self.delayed.take(now, self.window - self._assignment.unsettled))
-            self._bound_delayed(consumer)
+            self._pauses.bound_retries(consumer, len(self.delayed))
         if self._tells_nothing and self.life is Life.JOINING and now >= self._joined_at + _NOTHING:
             self.life = Life.LIVE
             self._announce()
@@ -347,50 +332,12 @@ class Subscription:
             now = self._clock()
             for delay, delivery in later:
                 self.delayed.add(delivery, now + delay)
-            self._bound_delayed(consumer)
-
-    def _hold(self, consumer: Consumer) -> None:
-        now = self._clock()
-        if self._held_since == math.inf:
-            self._held_since = now
-        # Not while it is asked something: a consumer that is polled keeps such an answer back for many seconds.
-        if not self._asking and now - self._held_since >= _LONG_HOLD and now - self._looked >= _HOLD_LOOK:
-            self._looked = now
-            if not self._paused:
-                self._paused = True
-                self._pause(consumer, list(self._assignment))
-            self._serve(consumer)
+            self._pauses.bound_retries(consumer, len(self.delayed))
 
     def _serve(self, consumer: Consumer) -> None:
         message = consumer.poll(0)
         if message is not None:
             self._spill.append(message)
-
-    def _pause(self, consumer: Consumer, partitions: Sequence[Partition]) -> None:
-        self._change("paused", consumer.pause, partitions)
-
-    def _resume(self, consumer: Consumer, partitions: Sequence[Partition]) -> None:
-        self._change("resumed", consumer.resume, partitions)
-
-    def _change(
-        self, done: str, change: Callable[[list[TopicPartition]], object], partitions: Sequence[Partition]
-    ) -> None:
-        if partitions:
-            try:
-                change([TopicPartition(each.topic, each.number) for each in partitions])
-            except KafkaException as error:
-                _log.info("group %s: partitions could not be %s: %s", self.group, done, error)
-
-    def _bound_delayed(self, consumer: Consumer) -> None:
-        """Read no more from the retry topic than may wait in memory."""
-        retries = [each for each in self._assignment if each.source is None]
-        if not self._retry_paused and len(self.delayed) >= self._retry_buffer:
-            self._retry_paused = True
-            self._pause(consumer, retries)
-        elif self._retry_paused and 2 * len(self.delayed) <= self._retry_buffer:
-            self._retry_paused = False
-            if not self._paused:
-                self._resume(consumer, retries)
 
     def _hand_out(self, batch: list[Delivery]) -> None:
         if batch:
