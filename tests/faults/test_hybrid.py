@@ -25,7 +25,7 @@ UNHARMED = 3.0
 """How many times longer the 99th percentile may be beside an outage."""
 NOISE = 0.050
 """Seconds by which two measurements differ when other programs take one of two processors for a while. The planted
-bug costs forty times as much.
+bug costs ten times as much, or more.
 """
 
 
@@ -127,9 +127,7 @@ def test_a_frozen_broker_of_calls_leaves_notifications_alone(stage: Stage, rabbi
         rabbit.resume()
 
 
+# The last one: nobody needs the broker after it.
 def test_harm_between_transports_is_seen(stage: Stage, rabbit: Rabbit) -> None:
     """A transport whose every try to connect keeps the whole process from running is found by its neighbour's p99."""
-    try:
-        assert calls_beside_an_outage(stage, rabbit, rabbit.kill, "connects_with_a_jolt").harm() != []
-    finally:
-        rabbit.start()
+    assert calls_beside_an_outage(stage, rabbit, rabbit.kill, "connects_with_a_jolt").harm() != []
