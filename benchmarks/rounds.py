@@ -1,8 +1,8 @@
 """The order in which the subjects take turns, and what came out.
 
 Within a row every round visits each subject once, and each round begins with another one, so that whatever else the
-machine does hits all alike. The first round warms up and is not counted; for bursts it also finds the number that
-fills the time.
+machine does hits all alike. The first round warms up and is not counted. Bursts have two of those, and the second one
+finds the number that fills the time: the first holds connecting, which some do at their first message.
 """
 
 from __future__ import annotations
@@ -64,8 +64,9 @@ class Run:
         _progress(row.title)
         cells = self.results.cells[row.name] = {subject: Cell() for subject in subjects}
         counts: dict[str, int] = {}
-        for number in range(-1, self._rounds):
-            for subject in _turned(list(cells), number + 1):
+        warming = 2 if row.is_burst else 1
+        for number in range(-warming, self._rounds):
+            for subject in _turned(list(cells), number + warming):
                 cell = cells[subject]
                 if cell.failure:
                     continue
