@@ -25,7 +25,7 @@ from messaging.target import Target
 from messaging.thread_reactor import ThreadReactor
 from tests.unit.test_reactor import STUCK, Loopback, SlowReactor, dawdle
 
-_IN_TIME = 0.5
+_IN_TIME = 1.5
 """Seconds for a round of slowed steps; a forgotten message waits for the long period instead."""
 
 
@@ -108,6 +108,7 @@ class LeavesWithoutLooking(Visited):
     """Planted: whoever leaves does not look into the inbox."""
 
     def _leave(self, hurried: bool) -> None:
+        time.sleep(0.003)
         self._visits += 1
         self._sleeping = True
         del self._seat["seat"]
@@ -121,6 +122,7 @@ class LooksBeforeItLeaves(Visited):
 
     def _leave(self, hurried: bool) -> None:
         left = bool(self._inbox) or hurried or self._wanted
+        time.sleep(0.003)
         self._visits += 1
         self._sleeping = True
         del self._seat["seat"]
@@ -237,7 +239,7 @@ def test_no_message_is_forgotten_when_callers_pump_for_themselves() -> None:
 )
 def test_the_rounds_find_a_planted_bug(kind: type[ThreadReactor]) -> None:
     """The same rounds forget messages, or let two threads in at once, when a hand-over is broken on purpose."""
-    stuck, connection = wrong_rounds(kind, 2000, until=25.0)
+    stuck, connection = wrong_rounds(kind, 2000, until=40.0)
     assert stuck + connection.crowded > 0
 
 
