@@ -26,7 +26,7 @@ from messaging.drivers.rabbit.refusals import NOT_FOUND, about_publishing, nacke
 from messaging.drivers.rabbit.topology import Address, Topology
 from messaging.drivers.stream import Stream
 from messaging.errors import ConnectionLost, EncodeError, MessagingError, Rejected, TooLarge
-from messaging.message import Outgoing, SentResult, Stage
+from messaging.message import Outgoing, RouteKind, SentResult, Stage
 
 __all__ = ["DriverCopy", "Publisher"]
 
@@ -475,7 +475,8 @@ class Publisher:
 
 
 def _finished(outgoing: Outgoing) -> bool:
-    return outgoing.token is None
+    # Nobody tells the end of an answer, and a server writes them for ever: without this they stay, 800 bytes each.
+    return outgoing.token is None or outgoing.route.kind is RouteKind.REPLY
 
 
 def _for_one(error: Exception) -> Exception:
