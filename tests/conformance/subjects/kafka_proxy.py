@@ -1,8 +1,9 @@
 """A TCP proxy in front of a Kafka broker that knows its clients by name, so that a test can break one connection.
 
 A Kafka client connects to wherever the broker announces itself, several times, and shows its sockets to nobody; but
-each of its requests names its `client.id`. What `cut` and `stall` do concerns the connections that are there at that
-moment; those that come later are not harmed.
+each of its requests names its `client.id`. What `stalled` does concerns the connections that are there at that moment;
+those that come later are not harmed. `cut` goes on for a moment, since a client has several connections and each comes
+back by itself: an accident that takes all of them takes them at one time.
 """
 
 from __future__ import annotations
@@ -11,18 +12,23 @@ import contextlib
 import select
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 __all__ = ["KafkaProxy"]
 
 _NAME_AT = 14
 """Bytes before the client's name in a request: size 4, kind 2, version 2, correlation id 4, length of the name 2."""
 
+_MOMENT = 0.1
+"""Seconds for which a cut goes on."""
+
 
 class _Link:
     """One connection through the proxy."""
 
-    def __init__(self, client: socket.socket, broker: socket.socket) -> None:
+    def __init__(self, client: socket.socket, broker: socket.socket, refused: Callable[[str], bool]) -> None:
+        self._refused = refused
         self.client = client
         self.broker = broker
         self.name = ""
@@ -41,6 +47,8 @@ class _Link:
                     if side is self.client and not self.name:
                         length = int.from_bytes(data[_NAME_AT - 2 : _NAME_AT], "big")
                         self.name = data[_NAME_AT : _NAME_AT + length].decode()
+                        if self._refused(self.name):
+                            return
                     (self.broker if side is self.client else self.client).sendall(data)
         except OSError:
             return
@@ -61,6 +69,7 @@ class KafkaProxy:
         self._broker_port = broker_port
         self._listener = socket.create_server(("127.0.0.1", port))
         self._links: list[_Link] = []
+        self._cut_until: dict[str, float] = {}
         threading.Thread(target=self._accept, name="kafka-proxy", daemon=True).start()
 
     def _accept(self) -> None:
@@ -76,15 +85,19 @@ class KafkaProxy:
                 continue
             for side in (client, broker):
                 side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            link = _Link(client, broker)
+            link = _Link(client, broker, self._refused)
             self._links = [each for each in self._links if each.client.fileno() >= 0] + [link]
             threading.Thread(target=link.run, name="kafka-proxy-link", daemon=True).start()
+
+    def _refused(self, name: str) -> bool:
+        return time.monotonic() < self._cut_until.get(name, 0.0)
 
     def _of(self, name: str) -> list[_Link]:
         return [link for link in self._links if link.name == name and link.client.fileno() >= 0]
 
     def cut(self, name: str) -> None:
-        """Break every connection of a client."""
+        """Break every connection of a client, and those that it makes in the next moment."""
+        self._cut_until[name] = time.monotonic() + _MOMENT
         for link in self._of(name):
             link.cut()
 
