@@ -97,12 +97,13 @@ class Pending:
     connection's owner.
     """
 
-    __slots__ = ("_new_deadlines", "_next_expiry", "_operations", "count", "get", "take")
+    __slots__ = ("_new_deadlines", "_next_expiry", "_operations", "_soonest_new", "count", "get", "take")
 
     def __init__(self) -> None:
         self._operations: dict[str, Operation] = {}
         self._next_expiry = math.inf
         self._new_deadlines: deque[float] = deque()
+        self._soonest_new = math.inf
         self.take = self._operations.pop
         """`take(id, None)` removes and returns an operation; None: somebody else ends, or has ended, it."""
         self.get = self._operations.get
@@ -115,11 +116,15 @@ class Pending:
     def add(self, operation: Operation) -> None:
         """Register an operation; do it before it can be answered. `overdue` reports it at its deadline.
 
-        First into the table, then the look at the next expiry; `overdue` does the reverse, so one of the two notices.
+        First into the table, then the look at what is noted; `overdue` does the reverse, so one of the two notices.
+        Only a deadline before all that are noted is noted, or the list would grow until somebody asks for it; two
+        threads at a time may note one more than they need, never one less.
         """
         self._operations[operation.id] = operation
-        if operation.deadline < self._next_expiry:
-            self._new_deadlines.append(operation.deadline)
+        deadline = operation.deadline
+        if deadline < self._soonest_new:
+            self._soonest_new = deadline
+            self._new_deadlines.append(deadline)
 
     def everything(self) -> list[Operation]:
         """A copy of what is under way."""
@@ -143,7 +148,7 @@ class Pending:
         """
         if now < self.next_expiry():
             return []
-        self._next_expiry = math.inf
+        self._next_expiry = self._soonest_new = math.inf
         due = []
         soonest = math.inf
         for operation in list(self._operations.values()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import threading
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -92,6 +93,19 @@ def test_what_is_overdue_is_reported_at_its_deadline() -> None:
     assert pending.overdue(3.0) == [late]
     pending.take("late", None)
     assert pending.next_expiry() == math.inf
+
+
+def test_later_deadlines_are_not_kept_while_nobody_looks() -> None:
+    """A million calls before the first deadline leave nothing behind: only a sooner deadline than all is news."""
+    pending = Pending()
+    tracemalloc.start()
+    for number in range(20_000):
+        pending.add(operation(str(number), 60.0 + number / 1e6))
+        pending.take(str(number), None)
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert kept < 20_000, f"{kept} bytes for 20,000 operations that have ended"
+    assert pending.next_expiry() == 60.0
 
 
 def test_an_operation_that_ends_early_costs_one_empty_look() -> None:
