@@ -32,7 +32,7 @@ from messaging.errors import (
     TooLarge,
     UnsupportedVersion,
 )
-from messaging.wire import native
+from messaging.wire.native import NativeWire
 from tests.faults.conftest import Stage
 from tests.faults.processes import Stall
 
@@ -56,8 +56,9 @@ class Mistake(NamedTuple):
 def raw(client: rpc.Client, body: bytes) -> Any:
     """Call with a request whose body is not what this library writes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "encode_unchecked", lambda request: body)
-        return client.call(None, "raw")
+        patch.setattr(NativeWire, "encode_request", staticmethod(lambda request: body))
+        # A client learns how to encode when it is prepared.
+        return client.prepare().call(None, "raw")
 
 
 MISTAKES = {
