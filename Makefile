@@ -19,8 +19,9 @@ help: ## Show the targets
 demo: $(VENV)/installed-zmq ## Two servers, a client and a listener over ZeroMQ; one server is killed on the way
 	@$(PY) -m examples.demo
 
+# Two at a time, each file in one piece: most tests wait for servers and clocks.
 test: $(VENV)/installed-test servers ## All tests but the long runs
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 soak: $(VENV)/installed-test servers ## The long runs: a million calls, a hundred thousand mutated frames
 	$(PY) -m pytest -m soak $(ARGS)

@@ -57,19 +57,9 @@ def tested() -> Iterator[tuple[Subject, Capabilities]]:
     unregister()
 
 
-_LEFT_OUT = {("deadline_of_many", "asyncio")}
-"""Its clock starts before a hundred calls are handed to the loop from another thread. With the threads of this driver
-that takes 50 ms of the 100 that it allows, and all of them on a busy machine; each call by itself ends in time.
-"""
-
-
 @pytest.mark.parametrize(
     ("scenario", "face"),
-    [
-        pytest.param(scenario, face, id=f"{scenario.name}-{face}")
-        for scenario, face in selected(SCENARIOS)
-        if (scenario.name, face) not in _LEFT_OUT
-    ],
+    [pytest.param(scenario, face, id=f"{scenario.name}-{face}") for scenario, face in selected(SCENARIOS)],
 )
 def test_scenario(tested: tuple[Subject, Capabilities], scenario: Scenario, face: str) -> None:
     """The driver keeps the promise, or does not give it."""

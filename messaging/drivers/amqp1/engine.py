@@ -311,8 +311,8 @@ class Engine:
     def _send_in_pieces(self, link: Pointer, message: bytes) -> None:
         # A delivery that is settled goes into a pool with its buffer as large as it has grown, and is used again: with
         # a thousand messages under way, large ones among them would in time leave a thousand large buffers behind.
-        # The last piece stays with the library, which then ends the message with it: RabbitMQ does not understand an end
-        # that carries nothing.
+        # The last piece stays with the library, which then ends the message with it: RabbitMQ does not understand an
+        # end that carries nothing.
         for start in range(0, len(message), PIECE):
             if start:
                 pieces = self._pieces
