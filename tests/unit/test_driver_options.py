@@ -29,7 +29,9 @@ def _options() -> list[tuple[str, str, Any]]:
     ]
 
 
-@pytest.mark.parametrize(("scheme", "name", "value"), _options(), ids=lambda value: str(value)[:20])
+@pytest.mark.parametrize(
+    ("scheme", "name", "value"), [pytest.param(*option, id="-".join(option[:2])) for option in _options()]
+)
 def test_every_option_can_be_given(scheme: str, name: str, value: Any) -> None:
     """Each option that is listed is accepted as a keyword, with a value of its kind."""
     needed = {"curve_key": _VALUES["curve_key"]} if name.startswith("curve_") else {}
