@@ -8,6 +8,7 @@ beginning.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -30,6 +31,11 @@ from messaging.errors import ConnectFailed, MessagingError, Rejected
 __all__ = ["Prepared", "find_topics", "prepare"]
 
 _NO_OFFSET = -1001
+_NO_LEADER_YET = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+}
 _ROUNDS = 5
 _HAS_MEMBERS = {
     KafkaError.UNKNOWN_MEMBER_ID,
@@ -49,9 +55,18 @@ class Prepared(NamedTuple):
 
 
 def find_topics(
-    settings: KafkaSettings, user: configuration.Login, topics: Sequence[str], *, create: bool, listens: bool
+    settings: KafkaSettings,
+    user: configuration.Login,
+    topics: Sequence[str],
+    *,
+    create: bool,
+    listens: bool,
+    retry: str | None = None,
 ) -> dict[str, int]:
     """Return how many partitions each topic has, after creating those that are missing, if that is allowed.
+
+    `retry`, the retry topic among them, gets one partition: those who assign partitions share out their number,
+    whatever topic they are of, so that with as many for retries one listener could get all of these, and no others.
 
     Raises NoRoute for one that does not exist, ConnectFailed, AuthFailed, Rejected.
     """
@@ -61,7 +76,7 @@ def find_topics(
     if missing and not create:
         raise missing_topic(missing[0], listens)
     if missing:
-        _create(conf, settings, missing)
+        _create(conf, settings, missing, retry)
         # Whoever asks another broker than the one that has created it may be told that it is not there yet.
         for _ in range(_ROUNDS):
             found |= _describe(conf, missing, settings.connect_timeout)
@@ -87,11 +102,12 @@ def _describe(conf: dict[str, Any], topics: Sequence[str], timeout: float) -> di
     return found
 
 
-def _create(conf: dict[str, Any], settings: KafkaSettings, topics: Sequence[str]) -> None:
+def _create(conf: dict[str, Any], settings: KafkaSettings, topics: Sequence[str], retry: str | None) -> None:
+    partitions = -1 if settings.partitions is None else settings.partitions
     wanted = [
         NewTopic(
             topic,
-            num_partitions=-1 if settings.partitions is None else settings.partitions,
+            num_partitions=1 if topic == retry else partitions,
             replication_factor=-1 if settings.replication is None else settings.replication,
         )
         for topic in topics
@@ -138,7 +154,7 @@ def prepare(
     # Of dead letters the topic is both.
     wanted = list(dict.fromkeys([*topics, *(name for name in (retry, dead) if name is not None)]))
     create = settings.create_topics != "no"
-    counts = find_topics(settings, user, wanted, create=create, listens=True)
+    counts = find_topics(settings, user, wanted, create=create, listens=True, retry=retry)
     troubles = Troubles()
     consumer = clients.make_consumer(conf, troubles)
     try:
@@ -154,6 +170,21 @@ def prepare(
     return Prepared(consumer, troubles, [*topics, *([retry] if retry is not None else [])])
 
 
+def _ends(consumer: Consumer, partition: TopicPartition, timeout: float) -> tuple[int, int]:
+    """Ask where a partition begins and ends; that of a topic which somebody has just created may have no leader yet."""
+    patience = time.monotonic() + timeout
+    while True:
+        try:
+            ends: tuple[int, int] = consumer.get_watermark_offsets(partition, timeout=timeout)
+            return ends
+        except KafkaException as error:
+            reason = code_of(error)
+            if reason is None or reason.code() not in _NO_LEADER_YET or time.monotonic() >= patience:
+                raise
+        # Who leads it now; the round trip is the pause between two attempts.
+        consumer.list_topics(partition.topic, timeout)
+
+
 def _set_positions(consumer: Consumer, topic: str, count: int, from_beginning: bool, timeout: float) -> None:
     partitions = [TopicPartition(topic, number) for number in range(count)]
     for _ in range(_ROUNDS):
@@ -164,7 +195,7 @@ def _set_positions(consumer: Consumer, topic: str, count: int, from_beginning: b
         known = len(fresh) < len(committed)
         starts = []
         for each in fresh:
-            low, high = consumer.get_watermark_offsets(each, timeout=timeout)
+            low, high = _ends(consumer, each, timeout)
             starts.append(TopicPartition(topic, each.partition, low if known or from_beginning else high))
         try:
             for done in consumer.commit(offsets=starts, asynchronous=False):
