@@ -33,7 +33,7 @@ _BUILT_IN = {
     "amqp1": _BuiltIn("messaging.drivers.amqp1:Driver", "amqp1", frozenset({"cproton", "cproton_ffi"})),
     "kafka": _BuiltIn("messaging.drivers.kafka:Driver", "kafka", frozenset({"confluent_kafka"})),
     "kombu": _BuiltIn("messaging.drivers.rabbit.kombu:Driver", "kombu", _KOMBU),
-    "kombu+redis": _BuiltIn("messaging.drivers.kombu:Driver", "kombu,redis", _KOMBU | {"redis"}),
+    "kombu+redis": _BuiltIn("messaging.drivers.kombu:Driver", "kombu,redis", _KOMBU | {"redis", "packaging"}),
     "memory": _BuiltIn("messaging.drivers.memory:Driver"),
     "rabbit": _BuiltIn("messaging.drivers.rabbit.pika:Driver", "rabbit", frozenset({"pika"})),
     "zmq": _BuiltIn("messaging.drivers.zmq:Driver", "zmq", frozenset({"zmq"})),
