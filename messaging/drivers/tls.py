@@ -8,10 +8,51 @@ connects.
 from __future__ import annotations
 
 import ssl
+from typing import Annotated
 
+from msgspec import Meta
+
+from messaging.drivers.base import Settings
 from messaging.errors import ConfigError
 
-__all__ = ["tls_context"]
+__all__ = ["TlsSettings", "tls_context", "tls_of", "uses_tls"]
+
+
+class TlsSettings(Settings, frozen=True, kw_only=True):
+    """Base of the option table of a driver that connects by TLS over a socket of ours."""
+
+    def __repr__(self) -> str:
+        # The generated one would show tls_key.
+        return f"{type(self).__name__}({self.url!r})"
+
+    tls: Annotated[bool, Meta(description="Speak TLS; the port is then 5671 where the URL names none")] = False
+    tls_ca: Annotated[
+        str | None,
+        Meta(description="File with the certificates that are trusted; by default the system's. Implies tls"),
+    ] = None
+    tls_cert: Annotated[
+        str | None, Meta(description="File with the certificate of this process, and its chain. Implies tls")
+    ] = None
+    tls_key: Annotated[str | None, Meta(description="File with its key; by default it is in tls_cert too")] = None
+    tls_server_name: Annotated[
+        str | None, Meta(description="Name that the peer's certificate must have; by default the host of the URL")
+    ] = None
+    tls_verify: Annotated[
+        bool, Meta(description="Check the peer's certificate and name; without, anybody may pass for the peer")
+    ] = True
+
+
+def uses_tls(settings: TlsSettings) -> bool:
+    """Whether TLS is asked for, by itself or by an option that makes no sense without it."""
+    named = (settings.tls_ca, settings.tls_cert, settings.tls_key, settings.tls_server_name)
+    return settings.tls or any(name is not None for name in named)
+
+
+def tls_of(settings: TlsSettings) -> ssl.SSLContext | None:
+    """Return the TLS context, or None where TLS is not asked for. Raises ConfigError for files that do not serve."""
+    if not uses_tls(settings):
+        return None
+    return tls_context(settings.tls_ca, settings.tls_cert, settings.tls_key, settings.tls_verify)
 
 
 def tls_context(ca: str | None, cert: str | None, key: str | None, verify: bool) -> ssl.SSLContext:

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any
 
-from messaging.drivers.amqp1.options import DEFAULT_PORT, DEFAULT_TLS_PORT, Amqp1Settings, new_tls_context
+from messaging.drivers.amqp1.options import DEFAULT_PORT, DEFAULT_TLS_PORT, Amqp1Settings
 from messaging.drivers.base import Services
 from messaging.drivers.hosts import Hosts
 from messaging.drivers.stream import Place, Stream
+from messaging.drivers.tls import tls_of
 from messaging.errors import ConnectFailed
 
 __all__ = ["Dialing", "reason"]
@@ -28,7 +29,7 @@ class Dialing:
         self._settings = settings
         self._services = services
         self._stream = stream
-        self._context = new_tls_context(settings)
+        self._context = tls_of(settings)
         self._hosts = Hosts(settings.url.hosts, services.random)
         self.host = settings.url.hosts[0]
         self._places: list[Place] = []

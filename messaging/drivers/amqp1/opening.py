@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from messaging.drivers.amqp1.engine import Condition, Engine
-from messaging.drivers.amqp1.options import Amqp1Settings, mechanisms, uses_tls
+from messaging.drivers.amqp1.options import Amqp1Settings, mechanisms
 from messaging.drivers.amqp1.profiles import PROFILES, Profile, known_by
 from messaging.drivers.base import Role
+from messaging.drivers.tls import uses_tls
 from messaging.errors import AuthFailed, ConfigError, ConnectFailed, Unsupported
 from messaging.url import Host
 

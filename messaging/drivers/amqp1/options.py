@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import ssl
 from ipaddress import ip_address
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from messaging.drivers import base
 from messaging.drivers.amqp1.addresses import Words
 from messaging.drivers.amqp1.installed import has_scram
-from messaging.drivers.tls import tls_context
+from messaging.drivers.tls import TlsSettings, tls_of, uses_tls
 from messaging.errors import ConfigError, InvalidUrl
 
-__all__ = ["DEFAULT_PORT", "DEFAULT_TLS_PORT", "Amqp1Settings", "check", "mechanisms", "new_tls_context", "uses_tls"]
+__all__ = ["DEFAULT_PORT", "DEFAULT_TLS_PORT", "Amqp1Settings", "check", "mechanisms"]
 
 DEFAULT_PORT = 5672
 DEFAULT_TLS_PORT = 5671
 
 
-class Amqp1Settings(base.Settings, frozen=True, kw_only=True):
-    """One field per option."""
-
-    def __repr__(self) -> str:
-        # The generated one would show tls_key.
-        return f"{type(self).__name__}({self.url!r})"
+class Amqp1Settings(TlsSettings, frozen=True, kw_only=True):
+    """One field per option, beside those of TLS."""
 
     profile: Annotated[
         Literal["auto", "artemis", "broker-j", "rabbitmq", "router"],
@@ -71,21 +65,6 @@ class Amqp1Settings(base.Settings, frozen=True, kw_only=True):
     insecure: Annotated[
         bool, Meta(description="Send a password without TLS to another machine, where everybody on the way can read it")
     ] = False
-    tls: Annotated[bool, Meta(description="Speak TLS; the port is then 5671 where the URL names none")] = False
-    tls_ca: Annotated[
-        str | None,
-        Meta(description="File with the certificates that are trusted; by default the system's. Implies tls"),
-    ] = None
-    tls_cert: Annotated[
-        str | None, Meta(description="File with the certificate of this process, and its chain. Implies tls")
-    ] = None
-    tls_key: Annotated[str | None, Meta(description="File with its key; by default it is in tls_cert too")] = None
-    tls_server_name: Annotated[
-        str | None, Meta(description="Name that the peer's certificate must have; by default the host of the URL")
-    ] = None
-    tls_verify: Annotated[
-        bool, Meta(description="Check the peer's certificate and name; without, anybody may pass for the peer")
-    ] = True
     max_body: Annotated[int, Meta(description="Bytes of the largest message", ge=1)] = 16 * 1024 * 1024
 
 
@@ -96,7 +75,7 @@ def check(settings: Amqp1Settings) -> None:
         raise InvalidUrl(f"amqp1:// has no variants; {url.variant!r} is none")
     if not url.hosts:
         raise InvalidUrl(f"amqp1:// needs the host of its peer: amqp1://user:password@host:{DEFAULT_PORT}/vhost")
-    new_tls_context(settings)
+    tls_of(settings)
     if settings.login == "external" and settings.tls_cert is None:
         raise ConfigError("login=external needs tls_cert: the certificate is what says who this is")
     if settings.login == "scram" and not has_scram():
@@ -112,20 +91,6 @@ def check(settings: Amqp1Settings) -> None:
         raise ConfigError(
             f"the password would go to {abroad[0]} in clear text; use tls=yes, or allow it by insecure=yes"
         )
-
-
-def uses_tls(settings: Amqp1Settings) -> bool:
-    """Whether TLS is asked for, by itself or by an option that makes no sense without it."""
-    return settings.tls or any((settings.tls_ca, settings.tls_cert, settings.tls_server_name))
-
-
-def new_tls_context(settings: Amqp1Settings) -> ssl.SSLContext | None:
-    """Return the TLS context, or None where TLS is not asked for. Raises ConfigError for files that do not serve."""
-    if not uses_tls(settings):
-        if settings.tls_key is not None:
-            raise ConfigError("tls_key is the key of a certificate; name that too, by tls_cert")
-        return None
-    return tls_context(settings.tls_ca, settings.tls_cert, settings.tls_key, settings.tls_verify)
 
 
 def mechanisms(settings: Amqp1Settings, with_login: bool) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import Annotated, Any
 
 from msgspec import Meta
 
 from messaging.drivers.base import Settings
-from messaging.errors import ConfigError
+from messaging.drivers.tls import tls_context
 
 __all__ = ["VirtualSettings"]
 
@@ -58,16 +57,7 @@ class VirtualSettings(Settings, frozen=True, kw_only=True):
 
     def check_files(self) -> None:
         """Raise ConfigError for files of TLS that do not serve, before anything is connected."""
-        try:
-            context = ssl.create_default_context(cafile=self.tls_ca)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"option 'tls_ca': no certificates can be read from {self.tls_ca!r}: {error}") from error
-        if self.tls_cert is not None:
-            try:
-                context.load_cert_chain(self.tls_cert, self.tls_key, password="")
-            except (OSError, ssl.SSLError) as error:
-                told = f"{self.tls_cert!r} cannot be used: {error}"
-                raise ConfigError(f"options 'tls_cert' and 'tls_key': {told}") from error
+        tls_context(self.tls_ca, self.tls_cert, self.tls_key, verify=True)
 
     def tls_parameters(self) -> dict[str, Any] | None:
         """TLS as redis wants it, a dictionary of its own for each call; None: no TLS."""

@@ -26,9 +26,10 @@ from messaging.drivers.hosts import Hosts
 from messaging.drivers.rabbit.channels import Channels
 from messaging.drivers.rabbit.client import Client, Login, MakeClient
 from messaging.drivers.rabbit.frames import FrameReader, FrameWriter
-from messaging.drivers.rabbit.options import DEFAULT_PORT, DEFAULT_TLS_PORT, RabbitSettings, tls_of
+from messaging.drivers.rabbit.options import DEFAULT_PORT, DEFAULT_TLS_PORT, RabbitSettings
 from messaging.drivers.rabbit.refusals import connection_refused, cure_of
 from messaging.drivers.stream import Place, Stream
+from messaging.drivers.tls import tls_of
 from messaging.errors import AuthFailed, ConnectFailed, ConnectionLost, MessagingError
 from messaging.url import Host
 

@@ -6,29 +6,23 @@ have to be for TLS is looked at when a transport is built, and not when it first
 
 from __future__ import annotations
 
-import ssl
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-from messaging.drivers import base
-from messaging.drivers.tls import tls_context
+from messaging.drivers.tls import TlsSettings, tls_of
 from messaging.errors import ConfigError, InvalidUrl
 from messaging.wire.options import ControlExchange, NotificationFormat, WireName
 
-__all__ = ["DEFAULT_PORT", "DEFAULT_TLS_PORT", "RabbitSettings", "check", "tls_of", "uses_tls"]
+__all__ = ["DEFAULT_PORT", "DEFAULT_TLS_PORT", "RabbitSettings", "check"]
 
 DEFAULT_PORT = 5672
 DEFAULT_TLS_PORT = 5671
 
 
-class RabbitSettings(base.Settings, frozen=True, kw_only=True):
-    """One field per option."""
-
-    def __repr__(self) -> str:
-        # The generated one would show tls_key.
-        return f"{type(self).__name__}({self.url!r})"
+class RabbitSettings(TlsSettings, frozen=True, kw_only=True):
+    """One field per option, beside those of TLS."""
 
     heartbeat: Annotated[
         int, Meta(description="Seconds; a broker that is silent is given up within two of them", ge=1, le=600)
@@ -40,21 +34,6 @@ class RabbitSettings(base.Settings, frozen=True, kw_only=True):
         Literal["plain", "external"],
         Meta(description="plain: user and password; external: the client certificate says who this is"),
     ] = "plain"
-    tls: Annotated[bool, Meta(description="Speak TLS; the port is then 5671 where the URL names none")] = False
-    tls_ca: Annotated[
-        str | None,
-        Meta(description="File with the certificates that are trusted; by default the system's. Implies tls"),
-    ] = None
-    tls_cert: Annotated[
-        str | None, Meta(description="File with the certificate of this process, and its chain. Implies tls")
-    ] = None
-    tls_key: Annotated[str | None, Meta(description="File with its key; by default it is in tls_cert too")] = None
-    tls_server_name: Annotated[
-        str | None, Meta(description="Name that the broker's certificate must have; by default the host of the URL")
-    ] = None
-    tls_verify: Annotated[
-        bool, Meta(description="Check the broker's certificate and name; without, anybody may pass for the broker")
-    ] = True
     declare: Annotated[
         bool,
         Meta(description="Declare exchanges and queues; no: only check that they are there, for accounts that may not"),
@@ -145,16 +124,3 @@ def check(settings: RabbitSettings) -> None:
         if getattr(settings, name) != defaults[name]:
             other = "oslo" if settings.wire == "native" else "native"
             raise ConfigError(f"option {name!r} is one of wire={other}, and this is wire={settings.wire}")
-
-
-def uses_tls(settings: RabbitSettings) -> bool:
-    """Whether TLS is asked for, by itself or by an option that makes no sense without it."""
-    named = (settings.tls_ca, settings.tls_cert, settings.tls_key, settings.tls_server_name)
-    return settings.tls or any(name is not None for name in named)
-
-
-def tls_of(settings: RabbitSettings) -> ssl.SSLContext | None:
-    """Return the TLS context, or None where TLS is not asked for. Raises ConfigError for files that do not serve."""
-    if not uses_tls(settings):
-        return None
-    return tls_context(settings.tls_ca, settings.tls_cert, settings.tls_key, settings.tls_verify)
