@@ -1,5 +1,5 @@
-"""Listeners and servers that are killed while they work, the same over every broker: what is done to fleets, and what
-became of it. What has to be so is the test's business.
+"""Listeners, servers and callers that are killed while they work, the same over every transport: what is done to them,
+and what became of it. What has to be so is the test's business, where it is not the same everywhere.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from concurrent.futures import Future
 from typing import Any
 
 from messaging import Delivered, ServerLost, rpc
+from tests.faults.conftest import Stage
 from tests.faults.fleet import Fleet
 from tests.faults.history import History
 from tests.faults.processes import Stall, until
 
-__all__ = ["LEARN", "callers_of_killed_servers", "listeners_killed"]
+__all__ = ["LEARN", "caller_killed", "callers_of_killed_servers", "listeners_killed"]
 
 LEARN = 4.0
 """Seconds within which callers hear of a dead server: three signs that are missed, and a look every half second."""
@@ -92,3 +93,30 @@ def _call(fleet: Fleet, client: rpc.Client, ends: list[tuple[float, Any]]) -> No
     fleet.effects(_CALLS)
     under_way: Any = client._session.operations.pending.everything
     until(lambda: all(call.outgoing.taker or call.address for call in under_way()), "all calls are accepted")
+
+
+def caller_killed(stage: Stage, topic: str) -> None:
+    """Kill a caller with 1,000 calls open in coroutines of a server, while another one calls; judge what both saw."""
+    service = stage.service("a", coroutines=True, options={"slots": 2000})
+    client = stage.client(timeout=5)
+    # The first coroutine opens a loop, which stays.
+    client.prepare(namespace="coroutines").call(None, "work", id="first")
+    before = service.descriptors()
+    caller = stage.worker("caller", name="doomed", topic=topic, timeout=20)
+    caller.expect("ready")
+    assert caller.ask("open_calls", number=1000, method="work", namespace="coroutines", seconds=2.0) == 1000
+    stage.effects(1001)
+    with Stall() as stall:
+        for number in range(50):
+            stage.call(client, 5.0, "work", f"a-{number}")
+        caller.kill()
+        for number in range(200):
+            stage.call(client, 5.0, "work", f"b-{number}")
+    history = stage.history()
+    assert history.failed() == []
+    assert history.told_wrong() == []
+    assert history.executed_twice() == []
+    assert history.late(stall.worst) == []
+    until(lambda: service.ask("stats")["in_hand"] == 0, "the server has nothing in hand", within=10)
+    until(lambda: service.descriptors() <= before, f"no more than {before} descriptors", within=10)
+    assert client.call(None, "echo", value="still here") == "still here"

@@ -20,7 +20,7 @@ from tests.brokers.artemis import Artemis
 from tests.faults.deaths import callers_of_killed_servers, listeners_killed
 from tests.faults.fleet import Fleet
 from tests.faults.history import History
-from tests.faults.processes import Stall, until
+from tests.faults.processes import Stall, came_true, until
 
 TIMEOUT = 3.0
 RESUMED = 5.0
@@ -79,14 +79,7 @@ def outage(tmp_path_factory: pytest.TempPathFactory, artemis: Artemis) -> Outage
             back = time.monotonic()
             for fleet in fleets.values():
                 fleet.receiver("b.1", pool="b", serves=False)
-            until(
-                lambda: (
-                    time.monotonic() > back + RESUMED + 3.0
-                    or all(fleets[name].resumed(back)["a"] < RESUMED for name in SOUND)
-                ),
-                "this cannot fail",
-                30,
-            )
+            came_true(lambda: all(fleets[name].resumed(back)["a"] < RESUMED for name in SOUND), RESUMED + 3.0)
             resumed = {name: fleet.resumed(back) for name, fleet in fleets.items()}
             for name in SOUND:
                 fleets[name].wait_for(ENOUGH, "a", "b.1", since=back)

@@ -18,6 +18,7 @@ import messaging
 from messaging import Delivered, MessagingError, ServerLost
 from messaging.rpc.session import Request
 from tests.faults.conftest import Stage
+from tests.faults.deaths import caller_killed
 from tests.faults.history import History
 from tests.faults.processes import Stall, until
 
@@ -189,29 +190,7 @@ def test_a_killed_caller_harms_nobody(stage: Stage) -> None:
     """A caller is killed with 1,000 calls open in coroutines of a server: others get their own answers all the while,
     and the server gives back what the dead one held.
     """
-    service = stage.service("a", coroutines=True, options={"slots": 2000})
-    client = stage.client(timeout=5)
-    # The first coroutine opens a loop, which stays.
-    client.prepare(namespace="coroutines").call(None, "work", id="first")
-    before = service.descriptors()
-    caller = stage.worker("caller", name="doomed", topic="t", timeout=20)
-    caller.expect("ready")
-    assert caller.ask("open_calls", number=1000, method="work", namespace="coroutines", seconds=2.0) == 1000
-    stage.effects(1001)
-    with Stall() as stall:
-        for number in range(50):
-            stage.call(client, 5.0, "work", f"a-{number}")
-        caller.kill()
-        for number in range(200):
-            stage.call(client, 5.0, "work", f"b-{number}")
-    history = stage.history()
-    assert history.failed() == []
-    assert history.told_wrong() == []
-    assert history.executed_twice() == []
-    assert history.late(stall.worst) == []
-    until(lambda: service.ask("stats")["in_hand"] == 0, "the server has nothing in hand", within=10)
-    until(lambda: service.descriptors() <= before, f"no more than {before} descriptors", within=10)
-    assert client.call(None, "echo", value="still here") == "still here"
+    caller_killed(stage, "t")
 
 
 @pytest.mark.parametrize("patient", [False, True])

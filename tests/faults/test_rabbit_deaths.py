@@ -15,9 +15,9 @@ import messaging
 from messaging import AuthFailed, Delivered, MessagingError, rpc
 from messaging.drivers.rabbit.link import Link
 from tests.brokers import Rabbit
-from tests.faults.deaths import callers_of_killed_servers, listeners_killed
+from tests.faults.deaths import caller_killed, callers_of_killed_servers, listeners_killed
 from tests.faults.fleet import SCHEMES, Fleet
-from tests.faults.processes import Stall, Worker, until
+from tests.faults.processes import Worker, until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -77,28 +77,7 @@ def test_a_killed_caller_harms_nobody(fleet: Fleet) -> None:
     """A caller is killed with 1,000 calls open in a server: others get their own answers all the while, in time, and
     the server gives back what the dead one held.
     """
-    service = fleet.service("a", coroutines=True, options={"slots": 2000})
-    client = fleet.client(timeout=5)
-    client.prepare(namespace="coroutines").call(None, "work", id="first")
-    before = service.descriptors()
-    caller = fleet.worker("caller", name="doomed", topic=fleet.topic, timeout=20)
-    caller.expect("ready")
-    assert caller.ask("open_calls", number=1000, method="work", namespace="coroutines", seconds=2.0) == 1000
-    fleet.effects(1001)
-    with Stall() as stall:
-        for number in range(50):
-            fleet.call(client, 5.0, "work", f"a-{number}")
-        caller.kill()
-        for number in range(200):
-            fleet.call(client, 5.0, "work", f"b-{number}")
-    history = fleet.history()
-    assert history.failed() == []
-    assert history.told_wrong() == []
-    assert history.executed_twice() == []
-    assert history.late(stall.worst) == []
-    until(lambda: service.ask("stats")["in_hand"] == 0, "the server has nothing in hand", within=10)
-    until(lambda: service.descriptors() <= before, f"no more than {before} descriptors", within=10)
-    assert client.call(None, "echo", value="still here") == "still here"
+    caller_killed(fleet, fleet.topic)
 
 
 @pytest.mark.parametrize("fleet", ["rabbit"], indirect=True)

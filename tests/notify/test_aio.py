@@ -236,8 +236,15 @@ def test_cancelling_gives_up() -> None:
         task = asyncio.create_task(notify.Notifier(transport).info(None, "x", 1))
         pipeline = notify.Notifier(transport).pipeline()
         await pipeline.info(None, "x", 2)
-        waiting = asyncio.create_task(pipeline.wait())
-        await asyncio.sleep(0.01)
+        begun = asyncio.Event()
+
+        async def wait() -> None:
+            begun.set()
+            await pipeline.wait()
+
+        waiting = asyncio.create_task(wait())
+        await begun.wait()
+        await _until(lambda: transport.stats()["notify.in_flight"] == 2)
         task.cancel()
         waiting.cancel()
         for each in (task, waiting):
