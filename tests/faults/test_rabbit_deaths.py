@@ -140,7 +140,11 @@ def test_a_crowd_comes_back_spread_out(tmp_path: Path, mistreated_rabbit: Rabbit
 
 def refused(broker: Rabbit, scheme: str, timeout: float) -> tuple[MessagingError, float, int]:
     """Call with a wrong password: the error, seconds, and how often the broker has refused the login."""
-    before = broker.process.output().count("login refused")
+
+    def refusals() -> int:
+        return broker.process.output().count("login refused")
+
+    before = refusals()
     url = broker.url_for(scheme, password="wrong")
     begun = time.monotonic()
     with messaging.open_transport(url) as transport:
@@ -151,7 +155,9 @@ def refused(broker: Rabbit, scheme: str, timeout: float) -> tuple[MessagingError
         # Later ones are refused without asking the broker again.
         with pytest.raises(MessagingError):
             client.call(None, "work")
-    return caught.value, took, broker.process.output().count("login refused") - before
+    # The log may be behind.
+    until(lambda: refusals() > before, "the broker has logged the refusal")
+    return caught.value, took, refusals() - before
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
