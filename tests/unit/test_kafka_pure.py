@@ -217,14 +217,14 @@ def test_what_waits_comes_in_the_order_of_its_times() -> None:
         (KafkaError.UNKNOWN_TOPIC_OR_PART, NoRoute, Delivered.NO),
         (KafkaError.TOPIC_AUTHORIZATION_FAILED, Rejected, Delivered.NO),
         (KafkaError._AUTHENTICATION, AuthFailed, Delivered.NO),
-        (KafkaError._PURGE_QUEUE, ConnectionLost, Delivered.NO),
+        (KafkaError._PURGE_QUEUE, ConnectionLost, Delivered.MAYBE),
         (KafkaError._PURGE_INFLIGHT, ConnectionLost, Delivered.MAYBE),
         (KafkaError._MSG_TIMED_OUT, ConnectionLost, Delivered.MAYBE),
         (KafkaError.NOT_LEADER_FOR_PARTITION, ConnectionLost, Delivered.MAYBE),
     ],
 )
 def test_what_a_report_means_for_a_message(code: int, kind: type[Exception], delivered: Delivered) -> None:
-    """NO only where the broker refused it, or the library never sent it."""
+    """NO only where the broker refused it."""
     error = reasons.of_message(KafkaError(code), "messaging.notifications")
     assert type(error) is kind
     assert error.delivered is delivered

@@ -36,7 +36,20 @@ _STEP = 0.02
 
 
 class _Producer(Producer):
-    """The library's, with weak references."""
+    """The library's, with weak references, and without the exception that it raises for a fatal error: of those it
+    tells nobody else.
+    """
+
+    def __init__(self, conf: dict[str, Any]) -> None:
+        super().__init__(conf)
+        self._note = conf["error_cb"]
+
+    def poll(self, timeout: float = -1) -> int:
+        try:
+            return super().poll(timeout)
+        except KafkaException as error:
+            self._note(error.args[0])
+            return 0
 
 
 class _Consumer(Consumer):

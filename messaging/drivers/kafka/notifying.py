@@ -35,6 +35,8 @@ from messaging.errors import (
     Cancelled,
     Closed,
     ConnectFailed,
+    ConnectionLost,
+    Delivered,
     EncodeError,
     InvalidTarget,
     MessagingError,
@@ -165,6 +167,9 @@ class NotifierConnection:
         if isinstance(error, MessagingError):
             return error
         reason = code_of(error)
+        if reason is not None and reason.code() == KafkaError._FATAL:
+            # The owner will hear of it by its next poll, and make another producer.
+            return ConnectionLost("the Kafka producer cannot go on", delivered=Delivered.NO)
         refusal = (
             of_message(reason, topic)
             if reason is not None
@@ -191,9 +196,7 @@ class NotifierConnection:
     def _failed(self, outgoing: Outgoing, error: KafkaError, topic: str) -> None:
         """The library's report on a message that nobody has stored, as far as it knows."""
         refusal = of_message(error, topic)
-        if error.code() == KafkaError._PURGE_QUEUE:
-            outgoing.stage = None
-        elif isinstance(refusal, NoRoute):
+        if isinstance(refusal, NoRoute):
             # It was deleted; the next message looks again.
             self._known.discard(topic)
         self._refused += 1

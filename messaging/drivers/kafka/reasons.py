@@ -8,7 +8,6 @@ from messaging.errors import (
     AuthFailed,
     ConnectFailed,
     ConnectionLost,
-    Delivered,
     NoRoute,
     Overloaded,
     Rejected,
@@ -38,6 +37,8 @@ _REFUSED = {
     KafkaError.INVALID_TIMESTAMP,
     KafkaError._INVALID_ARG,
 }
+_PURGED = {KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}
+"""Also what lies in the queue may have been stored: the library puts back there what it has sent without an answer."""
 _OUTAGE = {KafkaError._ALL_BROKERS_DOWN}
 
 
@@ -76,6 +77,8 @@ def of_connection(error: KafkaError, told: str = "") -> ConnectFailed:
         return AuthFailed(f"the Kafka broker refused the login: {_text(error)}")
     if error.code() in _DENIED:
         return AuthFailed(f"this user may not do that on the Kafka cluster: {_text(error)}")
+    if error.fatal():
+        return ConnectFailed(f"the Kafka producer cannot go on, and another one takes its place: {_text(error)}")
     return ConnectFailed(f"no Kafka broker could be reached: {told or _text(error)}")
 
 
@@ -97,8 +100,8 @@ def of_message(error: KafkaError, topic: str) -> TransportError:
         return Overloaded("the buffer of the Kafka client is full (option buffer)")
     if code in _REFUSED:
         return Rejected(f"the Kafka topic {topic!r} refused the message: {_text(error)}", retryable=False)
-    if code == KafkaError._PURGE_QUEUE:
-        return ConnectionLost("the connection was closed before the message was written", delivered=Delivered.NO)
+    if code in _PURGED:
+        return ConnectionLost(f"the connection was closed before the message for {topic!r} was confirmed")
     if code == KafkaError._MSG_TIMED_OUT:
         return ConnectionLost(
             f"no Kafka broker has confirmed the message for {topic!r} in time (option send_timeout): {_text(error)}"
