@@ -71,8 +71,8 @@ class Client(BaseClient):
         """Call a method on one server (or the prepared one) and return its result; see `messaging.rpc.Client.call`."""
         if self._around or self.transport.capabilities.pump_stall:
             return await self._wrapped("call", ctxt, method, args, kwargs)
-        future = self.transport.waiting()
-        request = self._request("call", ctxt, method, args, kwargs, future.wake)
+        future, wake = self.transport.waiter()
+        request = self._request("call", ctxt, method, args, kwargs, wake)
         request.session.start(request)
         try:
             await future
@@ -152,8 +152,8 @@ class Client(BaseClient):
         kwargs: Any,
         operation: Operation | None,
     ) -> Any:
-        future = self.transport.waiting()
-        request = self._request(kind, ctxt, method, args, kwargs, future.wake, operation)
+        future, wake = self.transport.waiter()
+        request = self._request(kind, ctxt, method, args, kwargs, wake, operation)
         session = request.session
         session.start(request)
         timer = self.transport.see_to_deadline(

@@ -7,6 +7,7 @@ driver without a descriptor), ended operations are handed to the loop in batches
 from __future__ import annotations
 
 import asyncio
+import functools
 from _thread import get_ident
 from collections import deque
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from messaging.reactor import Reactor
 from messaging.thread_reactor import ThreadReactor
 from messaging.transport import BaseTransport
 
-__all__ = ["Mailbox", "Transport", "Waiting", "open_transport"]
+__all__ = ["Mailbox", "Transport", "open_transport"]
 
 
 class Mailbox:
@@ -37,8 +38,14 @@ class Mailbox:
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._posted = False
 
-    def post(self, future: asyncio.Future[Any]) -> None:
-        """Have a future resolved with None on its loop; any thread."""
+    def resolve(self, future: asyncio.Future[None]) -> None:
+        """Resolve a future with None, unless it is cancelled; any thread."""
+        if get_ident() != self.ident:
+            self._post(future)
+        elif not future.done():
+            future.set_result(None)
+
+    def _post(self, future: asyncio.Future[None]) -> None:
         self._waiting.append(future)
         if not self._posted:
             self._posted = True
@@ -54,21 +61,6 @@ class Mailbox:
             future = self._waiting.popleft()
             if not future.done():
                 future.set_result(None)
-
-
-class Waiting(asyncio.Future[None]):
-    """What a task awaits for one operation; a method of it is made in half the time of a function that knows it."""
-
-    __slots__ = ("mailbox",)
-
-    mailbox: Mailbox
-
-    def wake(self) -> None:
-        """Resolve it with None, unless it is cancelled; thread-safe."""
-        if get_ident() != self.mailbox.ident:
-            self.mailbox.post(self)
-        elif not self.done():
-            self.set_result(None)
 
 
 class Transport(BaseTransport):
@@ -92,21 +84,18 @@ class Transport(BaseTransport):
             )
         return loop
 
-    def waiting(self) -> Waiting:
-        """Return a future of the running loop, with a thread-safe method that resolves it."""
+    def waiter(self) -> tuple[asyncio.Future[None], Callable[[], None]]:
+        """Return a future of the running loop, and a thread-safe function that resolves it with None.
+
+        A plain future: a task awaits one of a subclass in a microsecond more.
+        """
         mailbox = self._mailbox
         if mailbox is None:
             mailbox = self._mailbox = Mailbox(self.bind())
         elif asyncio.get_running_loop() is not self._loop:
             self.bind()
-        future = Waiting(loop=self._loop)
-        future.mailbox = mailbox
-        return future
-
-    def waiter(self) -> tuple[Waiting, Callable[[], None]]:
-        """Return a future of the running loop, and a thread-safe function that resolves it."""
-        future = self.waiting()
-        return future, future.wake
+        future: asyncio.Future[None] = asyncio.Future(loop=self._loop)
+        return future, functools.partial(mailbox.resolve, future)
 
     def see_to_deadline(self, seconds: float, give_up: Callable[[], object]) -> asyncio.TimerHandle | None:
         """Have the loop call `give_up` after so many seconds where the connection's own owner may be late, because its
