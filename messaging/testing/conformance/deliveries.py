@@ -47,14 +47,17 @@ def reply_addresses(case: Case) -> None:
     """Two connections of one process have different addresses, and each gets its own answers."""
     receiver, _ = case.receiving()
     askers = [case.sending()[0] for _ in range(2)]
-    addresses = [asker.subscribe(Source.reply()) for asker in askers]
-    check(all(addresses) and addresses[0] != addresses[1], f"the reply addresses are {addresses}")
+    for asker in askers:
+        check(asker.subscribe(Source.reply()), "a connection that gets answers has no address")
     route = Route.any(case.exchange, case.topic)
     for number, asker in enumerate(askers):
         asker.publish(route, b"%d" % number, reply_to=True, budget=True, deadline=time.monotonic() + 5.0)
     together([*askers, receiver], lambda: len(receiver.events.deliveries) == 2, "two requests")
-    for delivery in receiver.take():
-        check(delivery.reply_to, "a request has no reply address")
+    requests = receiver.take()
+    # Not what each calls its own address: a broker may know one name for all, and tell servers which is meant.
+    addresses = [delivery.reply_to for delivery in requests]
+    check(all(addresses) and addresses[0] != addresses[1], f"the reply addresses are {addresses}")
+    for delivery in requests:
         check(delivery.budget is not None and 3.0 < delivery.budget <= 5.0, f"the budget of 5 s is {delivery.budget}")
         receiver.publish(Route.reply(delivery.reply_to), b"answer " + delivery.body, confirm=False)
         receiver.settle([delivery])
