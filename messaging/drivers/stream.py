@@ -22,7 +22,7 @@ from messaging.drivers.wakeup import WakeUp
 
 __all__ = ["Stream"]
 
-_READ = 256 * 1024
+_READ = 64 * 1024
 _NOT_YET = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY})
 
 Place = tuple[int, int, int, str, Any]
@@ -38,6 +38,7 @@ class Stream:
         "_epoll",
         "_interest",
         "_out",
+        "_room",
         "_secured",
         "_server_name",
         "_socket",
@@ -62,6 +63,8 @@ class Stream:
         self._context: ssl.SSLContext | None = None
         self._server_name = ""
         self._out = bytearray()
+        # One for all reads: bytes of this size come from mmap, are shrunk, and go back by munmap, 15 to 60 µs per read.
+        self._room = memoryview(bytearray(_READ))
         self.coalesce = coalesce
         self.given = 0
         """Bytes that were handed to `write` in this life of the socket."""
@@ -231,15 +234,17 @@ class Stream:
         if self._socket is None:
             return b""
         self.reads += 1
+        room = self._room
         try:
-            data = self._socket.recv(_READ)
+            count = self._socket.recv_into(room)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return b""
-        if not data:
+        if not count:
             raise EOFError("the other side has closed the connection")
+        data = bytes(room[:count])
         if self._tls is None or not self._tls.pending():
             return data
         parts = [data]
         while self._tls.pending():
-            parts.append(self._tls.recv(_READ))
+            parts.append(bytes(room[: self._tls.recv_into(room)]))
         return b"".join(parts)

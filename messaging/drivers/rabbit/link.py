@@ -35,7 +35,7 @@ from messaging.url import Host
 
 __all__ = ["Link", "Phase"]
 
-_FULL = 256 * 1024
+_FULL = 64 * 1024
 _READS = 4
 """Reads in one pump: what bounds it. What is left keeps the descriptor readable."""
 
