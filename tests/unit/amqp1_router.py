@@ -1,8 +1,9 @@
 """A router of AMQP 1.0 in this process, on the package proton: stores nothing, settles end to end.
 
-What qpid-dispatch and skupper-router do with the messages of one process, as far as their documentation says it:
-balanced addresses, multicast where the address says so, `released` where nobody consumes, `modified` where a consumer
-went with what it had. Tests take hold of it by `Router.do`, which runs a function in its thread.
+What qpid-dispatch 1.19 and skupper-router 3.5 do with the messages of one process: balanced addresses, multicast where
+the address says so, `released` where nobody consumes, `modified` where a consumer went with what it had. In every
+`modified` they set `failed`, and pass on `undeliverable` as the consumer has it. Tests take hold of it by `Router.do`,
+which runs a function in its thread.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from proton.reactor import ApplicationEvent, Container, EventInjector
 from tests.brokers.ports import free_port
 
 __all__ = ["Router"]
+
+
+_PRECEDENCE = (Delivery.RELEASED, Delivery.MODIFIED, Delivery.ACCEPTED, Delivery.REJECTED)
+"""Which outcome the sender of a multicast is told when its consumers differ: the last one of these."""
 
 
 class Parcel:
@@ -273,20 +278,21 @@ class Router:
         """A consumer has said what became of a message."""
         parcel = self.under_way.pop(delivery, None)
         state = delivery.remote_state
-        failed = state == Delivery.MODIFIED and delivery.remote.failed
+        undeliverable = state == Delivery.MODIFIED and delivery.remote.undeliverable
         delivery.settle()
         if parcel is not None:
-            self._note(parcel, delivery, state, failed)
+            self._note(parcel, delivery, state, undeliverable)
 
-    def _note(self, parcel: Parcel, delivery: Any, state: int, failed: bool) -> None:
+    def _note(self, parcel: Parcel, delivery: Any, state: int, undeliverable: bool) -> None:
         parcel.open.discard(delivery)
         parcel.outcomes.append(state)
         if parcel.open:
             return
-        outcome = Delivery.ACCEPTED if parcel.multicast and Delivery.ACCEPTED in parcel.outcomes else state
+        outcome = max(parcel.outcomes, key=_PRECEDENCE.index)
         if outcome == Delivery.MODIFIED:
-            parcel.came.local.failed = failed
-            parcel.came.local.undeliverable = True
+            parcel.came.local.failed = True
+            # Of several consumers it is not said which of them meant what.
+            parcel.came.local.undeliverable = undeliverable and not parcel.multicast
         self._finish(parcel, outcome)
 
     def _finish(self, parcel: Parcel, outcome: int) -> None:
@@ -314,7 +320,7 @@ class Router:
                 continue
             consumers.remove(link)
             for delivery in [each for each, parcel in self.under_way.items() if each.link == link]:
-                self._note(self.under_way.pop(delivery), delivery, Delivery.MODIFIED, True)
+                self._note(self.under_way.pop(delivery), delivery, Delivery.MODIFIED, False)
             if not consumers:
                 for parcel in self.waiting.pop(address, ()):
                     with contextlib.suppress(KeyError):

@@ -131,31 +131,42 @@ def test_credit_and_what_is_in_hand_never_exceed_the_window() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "condition", "failed", "routed", "error", "delivered"),
+    ("answer", "condition", "modified", "routed", "error", "delivered"),
     [
-        (Answer.RELEASED, None, False, True, NoRoute, Delivered.NO),
-        (Answer.RELEASED, None, False, False, Overloaded, Delivered.NO),
-        (Answer.MODIFIED, None, False, True, Overloaded, Delivered.NO),
-        (Answer.MODIFIED, None, True, True, ServerLost, Delivered.MAYBE),
-        (Answer.NONE, None, False, False, ServerLost, Delivered.MAYBE),
-        (Answer.REJECTED, Condition("amqp:not-found", ""), False, False, NoRoute, Delivered.NO),
-        (Answer.REJECTED, Condition("failed", "AMQ119002: no address"), False, False, NoRoute, Delivered.NO),
-        (Answer.REJECTED, Condition("amqp:resource-limit-exceeded", ""), False, False, Overloaded, Delivered.NO),
-        (Answer.REJECTED, Condition("amqp:link:message-size-exceeded", ""), False, False, TooLarge, Delivered.NO),
-        (Answer.REJECTED, Condition("amqp:precondition-failed", "no"), False, False, Rejected, Delivered.NO),
-        (Answer.REJECTED, None, False, False, Rejected, Delivered.NO),
+        (Answer.RELEASED, None, "", True, NoRoute, Delivered.NO),
+        (Answer.RELEASED, None, "", False, Overloaded, Delivered.NO),
+        (Answer.MODIFIED, None, "", False, Overloaded, Delivered.NO),
+        (Answer.MODIFIED, None, "failed", False, ServerLost, Delivered.MAYBE),
+        (Answer.MODIFIED, None, "failed undeliverable", True, Overloaded, Delivered.NO),
+        (Answer.MODIFIED, None, "failed", True, ServerLost, Delivered.MAYBE),
+        (Answer.MODIFIED, None, "", True, ServerLost, Delivered.MAYBE),
+        (Answer.NONE, None, "", False, ServerLost, Delivered.MAYBE),
+        (Answer.REJECTED, Condition("amqp:not-found", ""), "", False, NoRoute, Delivered.NO),
+        (Answer.REJECTED, Condition("failed", "AMQ119002: no address"), "", False, NoRoute, Delivered.NO),
+        (Answer.REJECTED, Condition("amqp:resource-limit-exceeded", ""), "", False, Overloaded, Delivered.NO),
+        (Answer.REJECTED, Condition("amqp:link:message-size-exceeded", ""), "", False, TooLarge, Delivered.NO),
+        (Answer.REJECTED, Condition("amqp:precondition-failed", "no"), "", False, Rejected, Delivered.NO),
+        (Answer.REJECTED, None, "", False, Rejected, Delivered.NO),
     ],
 )
 def test_every_outcome_has_its_meaning(
     answer: Answer,
     condition: Condition | None,
-    failed: bool,
+    modified: str,
     routed: bool,
     error: type[Exception],
     delivered: Delivered,
 ) -> None:
     """The error, and whether the message may be sent again."""
-    found = judged(answer, "the/address", "the peer", condition=condition, failed=failed, routed=routed)
+    found = judged(
+        answer,
+        "the/address",
+        "the peer",
+        condition=condition,
+        failed="failed" in modified,
+        undeliverable="undeliverable" in modified,
+        routed=routed,
+    )
     assert type(found) is error
     assert found is not None
     assert found.delivered is delivered

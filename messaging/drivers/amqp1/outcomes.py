@@ -2,9 +2,13 @@
 
 accepted                     taken: by the broker, or on a router by the consumer
 released                     not delivered: on a router, there is no consumer; elsewhere the queue would not have it
-modified, not failed         not delivered, safe to send elsewhere: a consumer that is full
-modified, failed             in doubt: somebody had it
+modified, not failed         not delivered, safe to send elsewhere
+modified, undeliverable      on a router: a consumer that is full, so not delivered and safe to send elsewhere
+modified otherwise           in doubt: somebody had it
 rejected                     not delivered, by the condition: nothing there, too large, too much, or for good
+
+Routers set `failed` in every modified that they pass on, whatever the consumer said (qpid-dispatch 1.19, skupper-router
+3.5); `undeliverable` they leave as it was, and where a consumer went with what it had they do not set it.
 """
 
 from __future__ import annotations
@@ -40,12 +44,13 @@ def judged(
     *,
     condition: Condition | None = None,
     failed: bool = False,
+    undeliverable: bool = False,
     routed: bool = False,
 ) -> TransportError | None:
     """Return the error of a message to `address`, None when it was taken.
 
-    `failed`: of a modified one, that its consumer failed. `routed`: the peer stores nothing, so that an outcome is the
-    consumer's.
+    `failed`, `undeliverable`: what a modified one says of its consumer. `routed`: the peer stores nothing, so that an
+    outcome is the consumer's.
     """
     if answer is Answer.ACCEPTED:
         return None
@@ -55,7 +60,7 @@ def judged(
         if routed:
             return NoRoute(f"nobody consumes {address}, says {peer}")
         return Overloaded(f"{peer} would not take a message for {address} and released it")
-    if answer is Answer.MODIFIED and not failed:
+    if answer is Answer.MODIFIED and (undeliverable if routed else not failed):
         return Overloaded(f"the consumer of {address} is full")
     return ServerLost(f"{peer} does not know what became of a message to {address}: the outcome is {answer.value}")
 

@@ -370,8 +370,9 @@ class Receiving:
     def _hand_back(self, life: Life, pointer: Pointer, *, failed: bool) -> None:
         engine = life.engine
         if life.profile.routed:
-            # Released would say that nobody is there. This says: not here, and `failed`: but perhaps it was begun.
-            engine.dispose_modified(pointer, failed=failed, elsewhere=True)
+            # Released would say that nobody is there. This says: not here; or `failed`: perhaps it was begun, as the
+            # router itself says of a consumer that is gone.
+            engine.dispose_modified(pointer, failed=failed, elsewhere=not failed)
         elif failed and life.profile.modifies:
             engine.dispose_modified(pointer, failed=True, elsewhere=False)
         else:

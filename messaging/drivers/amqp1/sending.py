@@ -290,9 +290,17 @@ class Sending:
             self._taken(life, outgoing)
             return
         condition = engine.rejection(delivery) if answer is Answer.REJECTED else None
-        failed = answer is Answer.MODIFIED and engine.modification(delivery)[0]
+        failed, undeliverable = engine.modification(delivery) if answer is Answer.MODIFIED else (False, False)
         engine.settle(delivery)
-        error = judged(answer, address, life.peer, condition=condition, failed=failed, routed=life.profile.routed)
+        error = judged(
+            answer,
+            address,
+            life.peer,
+            condition=condition,
+            failed=failed,
+            undeliverable=undeliverable,
+            routed=life.profile.routed,
+        )
         if isinstance(error, NoRoute) and outgoing.route.kind is RouteKind.ALL and type(outgoing.token) is not Copy:
             # To reach everybody who is there is no failure when nobody is.
             self._taken(life, outgoing)
