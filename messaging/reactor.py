@@ -93,7 +93,11 @@ class Reactor:
 
     def publish(self, outgoing: Outgoing) -> None:
         """Send a message as soon as it can go; its token gets the news, on the owner. Raises Closed."""
-        if not ((self._direct or self.in_events()) and self.holding.may_go(outgoing)):
+        holding = self.holding
+        # `may_go`, written out: this runs once per message.
+        if not (
+            holding.ready and (not outgoing.reply_to or holding.reply_ready) and (self._direct or self.in_events())
+        ):
             self._post(outgoing)
             return
         if 0.0 < outgoing.deadline < self.timers.due:

@@ -136,7 +136,7 @@ class Notifier(BaseNotifier, Verbs[_Awaited]):
 
     async def _wait(self, event: Event[Any], key: str | None) -> Sent:
         future, wake = self.transport.waiter()
-        sent = self._start(event, key, wake, True)
+        sent = self._start(event, key, wake)
         if sent.sendings:
             first = sent.sendings[0]
             timer = self.transport.see_to_deadline(
@@ -184,7 +184,7 @@ class Pipeline(Verbs[_Awaited]):
         future, wake = notifier.transport.waiter()
         async with AsyncExitStack() as stack:
             await enter_async(stack, notifier._around, event)
-            self._sent.add(notifier._start(event, key, wake, True))
+            self._sent.add(notifier._start(event, key, wake))
         self._under_way.append(future)
 
     async def wait(self) -> None:

@@ -193,7 +193,7 @@ class BaseDeadLetters:
         outgoing = Outgoing(
             route, delivery.body, headers, sending, key=key if type(key) is str else None, deadline=deadline
         )
-        session.start(sending, outgoing, True)
+        session.start(sending, outgoing)
         return sending
 
     def _replayed(self, letter: DeadLetter, sending: Sending) -> None:

@@ -31,6 +31,7 @@ from messaging.errors import (
     Unsupported,
 )
 from messaging.message import CONTENT_TYPE, CORRELATION_ID, MESSAGE_ID, Outgoing, Route
+from messaging.notify.direct import Direct
 from messaging.notify.event import LEVELS, Event, level_name
 from messaging.notify.routing import Routing
 from messaging.notify.session import KIND, NotifySession, Sending
@@ -183,6 +184,7 @@ class BaseNotifier:
             )
         self._check_headers(options.headers)
         self._options = options
+        self._way: Direct | None = None
         self._timeout = timeout_seconds(options.timeout, NOTIFY_TIMEOUT)
         wire = self.transport.wire
         exchange = options.exchange or wire.exchange
@@ -278,10 +280,31 @@ class BaseNotifier:
         # Looked up once; a forked child gets one of its own.
         if self._epoch != transport.epoch:
             self._found: NotifySession = transport.attached(Role.NOTIFIER, NotifySession)
+            self._way = None
             self._epoch = transport.epoch
         return self._found
 
-    def _start(self, event: Event[Any], key: str | None, wake: Callable[[], object], watched: bool) -> Sent:
+    def _direct(self) -> Direct | None:
+        """The short way, for what needs nothing but the transport; None: there is none with these options."""
+        if self._way is not None and self._epoch == self.transport.epoch:
+            return self._way
+        wire = self.transport.wire
+        options = self._options
+        if (
+            not self._transport_alone
+            or len(options.topics) > 1
+            or self._around
+            or self._serializer is not None
+            or wire.context_headers is not None
+            or wire.seal is not None
+        ):
+            return None
+        session = self._session()
+        topics = {level: routes[0] for level, routes in self._routes.items()}
+        way = self._way = Direct(session, options.publisher_id, topics, options.headers, self._timeout, options.retry)
+        return way
+
+    def _start(self, event: Event[Any], key: str | None, wake: Callable[[], object]) -> Sent:
         """Give an event to every sink; `wake` is called once, when every topic has its outcome. Any thread, never
         waits.
 
@@ -290,7 +313,7 @@ class BaseNotifier:
         routes = self._routes[event.level]
         if self._transport_alone and len(routes) == 1:
             # One message, so the message's id is the operation's as well.
-            return self._send_to(*routes[0], event.message_id, event, self._encoded(event), key, wake, watched)
+            return self._send_to(*routes[0], event.message_id, event, self._encoded(event), key, wake)
         sent = SentAround()
         if self._transport_alone:
             body = self._encoded(event)
@@ -307,7 +330,7 @@ class BaseNotifier:
         arrived = wake if len(routes) == 1 else Countdown(len(routes), wake)
         for topic, route in routes:
             id_ = self._session().operations.next_id()
-            sent.sendings.append(self._send_to(topic, route, id_, event, body, key, arrived, watched))
+            sent.sendings.append(self._send_to(topic, route, id_, event, body, key, arrived))
         return sent
 
     def _send_to(
@@ -319,7 +342,6 @@ class BaseNotifier:
         body: bytes,
         key: str | None,
         wake: Callable[[], object],
-        watched: bool,
     ) -> Sending:
         """Start to send to one topic."""
         session = self._session()
@@ -346,7 +368,7 @@ class BaseNotifier:
         seal = wire.seal
         if seal is not None:
             seal(outgoing)
-        session.start(sending, outgoing, watched)
+        session.start(sending, outgoing)
         return sending
 
     def _encoded(self, event: Event[Any]) -> bytes:

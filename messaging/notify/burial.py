@@ -79,7 +79,7 @@ class _ByNotifier(Burial):
         # The news may overtake the return of _start; whichever comes second tells.
         steps = Countdown(2, lambda: done(self._notifier._failure(outcome[0])))
         try:
-            outcome.append(self._notifier._start(plain, None, steps, True))
+            outcome.append(self._notifier._start(plain, None, steps))
         except Exception as failure:  # a sink of the notifier's may be the user's
             done(failure)
         else:

@@ -97,7 +97,7 @@ class LogHandler(logging.Handler):
             try:
                 level = next((name for bound, name in _LEVELS if record.levelno >= bound), "debug")
                 event = self._notifier._event(level, None, self._event_type, _payload(record), None)
-                outcome.append(self._notifier._start(event, None, steps, True))
+                outcome.append(self._notifier._start(event, None, steps))
             except BaseException:
                 self._under_way.ended()
                 raise

@@ -93,7 +93,7 @@ class Notifier(BaseNotifier, Verbs[None]):
             )
         bell = allocate_lock()
         bell.acquire()
-        sent = self._start(event, key, bell.release, False)
+        sent = self._start(event, key, bell.release)
         if not sent.sendings:
             return sent
         clock = sent.sendings[0].session.operations.reactor.clock

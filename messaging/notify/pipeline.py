@@ -27,15 +27,17 @@ __all__ = ["LIMIT", "Everything", "Pipeline", "submit"]
 
 LIMIT = 10_000
 """How many notifications of one pipeline may be under way."""
+_STEP = 500
+"""After how many it is looked at what has ended."""
 
 
 def begin(notifier: BaseNotifier, event: Event[Any], key: str | None, wake: Callable[[], object]) -> Sent:
     """Send one notification whose deadline the owner watches."""
     if not notifier._around:
-        return notifier._start(event, key, wake, True)
+        return notifier._start(event, key, wake)
     with ExitStack() as stack:
         enter(stack, notifier._around, event)
-        return notifier._start(event, key, wake, True)
+        return notifier._start(event, key, wake)
 
 
 def submit(
@@ -100,11 +102,12 @@ class Everything:
     cost more in the garbage collector than sending it.
     """
 
-    __slots__ = ("_count", "_kept", "_notifier", "_others")
+    __slots__ = ("_count", "_kept", "_look_at", "_notifier", "_others")
 
     def __init__(self, notifier: BaseNotifier) -> None:
         self._notifier = notifier
         self._count = 0
+        self._look_at = _STEP
         self._kept: deque[Sent] = deque()
         """The last of all that was sent."""
         self._others: list[tuple[int, Sent]] = []
@@ -112,14 +115,19 @@ class Everything:
 
     def add(self, sent: Sent) -> None:
         """Keep one."""
-        kept = self._kept
-        kept.append(sent)
+        self._kept.append(sent)
         self._count += 1
+        if self._count == self._look_at:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._look_at = self._count + _STEP
+        kept = self._kept
         while kept and kept[0].ended:
             first = kept.popleft()
             if not first.taken:
                 self._others.append((self._count - len(kept) - 1, first))
-        if len(kept) >= 2 * LIMIT:
+        if len(kept) > 2 * LIMIT - _STEP:
             self._others = [(index, each) for index, each in self._all() if not each.taken]
             kept.clear()
 
@@ -171,13 +179,19 @@ class Pipeline(Verbs[None]):
     ) -> None:
         """Start to send a notification of a level given by name."""
         notifier = self._notifier
-        event = notifier._event(level, ctxt, event_type, payload, headers)
         if not self._under_way.begin(notifier._timeout):
             raise StateError(f"{LIMIT} notifications of this pipeline wait for their outcome, and none came in time")
+        ended = self._under_way.ended
         try:
-            self._sent.add(begin(notifier, event, key, self._under_way.ended))
+            direct = notifier._direct()
+            sent: Sent | None = None
+            if direct is not None and not headers:
+                sent = direct.start(level, ctxt, event_type, payload, key, ended)
+            if sent is None:
+                sent = begin(notifier, notifier._event(level, ctxt, event_type, payload, headers), key, ended)
+            self._sent.add(sent)
         except BaseException:
-            self._under_way.ended()
+            ended()
             raise
 
     def wait(self) -> None:

@@ -19,6 +19,7 @@ from messaging.pending import Operation, deadline_error
 
 __all__ = ["KIND", "NotifySession", "Sending"]
 
+_WRITTEN = Stage.WRITTEN
 KIND = "notify"
 """The name of this kind of operation in the counters."""
 
@@ -55,17 +56,17 @@ class Sending(Operation, kw_only=True):
         """Take the news of the message; on the owner."""
         if outgoing is not self.outgoing:
             return
-        operations = self.session.operations
         if error is None:
-            if stage is Stage.WRITTEN and operations.reactor.capabilities.confirms:
+            if stage is _WRITTEN and self.session.reactor.capabilities.confirms:
                 return
-            if operations.pending.take(self.id, None) is self:
+            session = self.session
+            if session.take(self.id, None) is self:
                 self.value = True
                 outgoing.token = None
-                self.session.taken()
+                session.taken()
                 self.wake()
         elif not self._again(error):
-            operations.end(self, self._judged(error))
+            self.session.operations.end(self, self._judged(error))
 
     def expired(self) -> BaseException:
         """The deadline has passed; where an attempt was in doubt, the whole is."""
@@ -126,23 +127,24 @@ class Sending(Operation, kw_only=True):
 class NotifySession:
     """The notifications of one connection. Attach it with `Operations.attach`."""
 
-    __slots__ = ("operations", "sent", "taken")
+    __slots__ = ("clock", "next_id", "operations", "reactor", "sent", "take", "taken")
 
     def __init__(self, operations: Operations) -> None:
         self.operations = operations
+        self.reactor = operations.reactor
+        self.clock = operations.reactor.clock
+        self.next_id = operations.next_id
+        self.take = operations.pending.take
         self.sent = operations.counters.tally(f"{KIND}.sent").add
         self.taken = operations.counters.tally(f"{KIND}.taken").add
 
-    def start(self, sending: Sending, outgoing: Outgoing, watched: bool) -> None:
-        """Register and send; any thread. `watched`: nobody else looks at the clock for it."""
+    def start(self, sending: Sending, outgoing: Outgoing) -> None:
+        """Register and send; any thread. The owner looks at its deadline."""
         sending.outgoing = outgoing
         self.sent()
-        if watched:
-            self.operations.pending.add(sending)
-        else:
-            self.operations.pending.add(sending)
+        self.operations.pending.add(sending)
         try:
-            self.operations.reactor.publish(outgoing)
+            self.reactor.publish(outgoing)
         except MessagingError as error:
             self.operations.end(sending, error)
 

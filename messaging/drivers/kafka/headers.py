@@ -30,10 +30,13 @@ Pairs = Sequence[tuple[str, bytes | None]]
 
 def encode(headers: dict[str, Any]) -> dict[str, Any]:
     """Return headers as the client library takes them; raises TypeError for what cannot be written."""
-    for value in headers.values():
-        if type(value) is not str or value[:1] == "\0":
-            return {name: _encoded(name, each) for name, each in headers.items()}
-    return headers
+    try:
+        if "\0" not in "".join(headers.values()):
+            return headers
+    except TypeError:
+        # There are values that are no text.
+        pass
+    return {name: _encoded(name, each) for name, each in headers.items()}
 
 
 def _encoded(name: str, value: Any) -> str | bytes:
