@@ -41,10 +41,10 @@ class Operations:
         reactor.on_change.append(self._reactor_changed)
 
     def next_id(self) -> str:
-        """Return a message id that no other connection uses: a random prefix and a number (a uuid for each costs ten
-        times as much).
+        """Return a message id that no other connection uses: a random prefix and a number (a uuid for each costs
+        twenty times as much, and hexadecimal digits twice).
         """
-        return f"{self._prefix}{self._ids():x}"
+        return f"{self._prefix}{self._ids()}"
 
     def attach(self, kind: type[T], make: Callable[[Operations], T]) -> T:
         """Return the one object of a kind that goes with this connection, made at the first request."""

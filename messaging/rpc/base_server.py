@@ -166,6 +166,8 @@ class ServerCore(ServiceCore):
         self._monitor = Monitor(reactor, self.target.server or "", lambda: self._session.address, operations.wire)
         counters = operations.counters
         self._count = {name: counters.tally(f"server.{name}") for name in _COUNTS}
+        self._count_received = self._count["received"].add
+        self._count_answered = self._count["answered"].add
         self._invoker = Invoker(
             self._dispatcher,
             self._name(),
@@ -223,10 +225,9 @@ class ServerCore(ServiceCore):
 
     def _named(self, delivery: Delivery) -> InHand:
         id = delivery.headers.get(MESSAGE_ID)
+        number = self._count_received()
         if type(id) is not str:
-            id = f"anonymous-{id!r}-{self._count['received'].add()}"
-        else:
-            self._count["received"].add()
+            id = f"anonymous-{id!r}-{number}"
         budget = delivery.budget
         return InHand(delivery, id, delivery.reply_to, None if budget is None else delivery.received + budget)
 
@@ -264,7 +265,7 @@ class ServerCore(ServiceCore):
                 busy.append(delivery)
                 continue
             item = self._named(delivery)
-            if self._repeated(item):
+            if (item.id in in_hand or self._begun is not None) and self._repeated(item):
                 done.append(delivery)
                 continue
             self._monitor.add(item)
@@ -361,7 +362,7 @@ class ServerCore(ServiceCore):
         elif self._on_loop and self._any_async and not self._inline:
             self._executor.submit([functools.partial(self._run_queued, item, invocation)])
         else:
-            self._run(item, invocation)
+            self._finish(item, self._invoker.run(invocation))
 
     def _too_late(self, item: InHand) -> bool:
         """Whether the caller of a request has stopped waiting; then it is passed over, here and now."""
@@ -372,23 +373,24 @@ class ServerCore(ServiceCore):
         self._finish(item, None)
         return True
 
-    def _run(self, item: InHand, invocation: Invocation) -> None:
-        self._finish(item, self._invoker.run(invocation))
-
     def _run_queued(self, item: InHand, invocation: Invocation) -> None:
         # It may have waited for a thread since `_serve` looked, and a coroutine for a slot.
         if not self._too_late(item):
-            self._run(item, invocation)
+            self._finish(item, self._invoker.run(invocation))
 
     async def _run_coroutine(self, item: InHand, invocation: Invocation) -> None:
-        job, tasks = item.job, self._tasks
+        job, tasks, invoker = item.job, self._tasks, self._invoker
         if job is None or tasks is None:
             raise StateError("a coroutine was started without its job")
         try:
             if not job.begun():
                 self._finish(item, None)
             elif not self._too_late(item):
-                self._finish(item, await self._invoker.run_coroutine(invocation))
+                try:
+                    body = invoker.result(invocation, await invoker.start(invocation))
+                except BaseException as error:  # a cancelled handler still has to give its slot back
+                    body = invoker.coroutine_failure(invocation, error)
+                self._finish(item, body)
         finally:
             # The job holds the request and the request its job: no circle per call.
             item.job = None
@@ -406,7 +408,7 @@ class ServerCore(ServiceCore):
                 if fresh and self._peer_settles:
                     reactor.accept(delivery)
             else:
-                self._count["answered"].add()
+                self._count_answered()
                 budget = _REPLY_LIFE if delivery.budget is None else delivery.budget
                 reply_to = delivery.reply_to
                 route = self._routes.get(reply_to)

@@ -40,6 +40,7 @@ DEFAULT_VERSION = "1.0"
 """Version of endpoints and requests that name none, as in the predecessor."""
 _EXPOSURE = "__messaging_exposure__"
 _decode_plain = msgspec.msgpack.Decoder().decode
+_as_dict = msgspec.structs.asdict
 
 
 class Exposure(NamedTuple):
@@ -201,9 +202,9 @@ class Signature:
             raise self._misfit(error) from error
 
     def _named(self, values: Any) -> dict[str, Any]:
-        arguments = {name: getattr(values, name) for name in self._fields}
+        arguments: dict[str, Any] = _as_dict(values)
         if self._optional:
-            arguments = {name: value for name, value in arguments.items() if value is not msgspec.UNSET}
+            return {name: value for name, value in arguments.items() if value is not msgspec.UNSET}
         return arguments
 
     def _misfit(self, error: Exception) -> BadArguments:

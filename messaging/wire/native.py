@@ -212,13 +212,12 @@ _decode_request = msgspec.msgpack.Decoder(Request).decode
 
 def decode_request(body: bytes) -> Request:
     """Read a call or a cast; the short way for what servers get. Raises DecodeError."""
-    if kind_of(body) in _REQUESTS:
-        try:
-            request = _decode_request(body)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise DecodeError(f"malformed request: {error}") from error
-        if not request.features:
+    try:
+        request = _decode_request(body)
+        if request.version == VERSION and request.kind in _REQUESTS and not request.features:
             return request
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        pass  # what is wrong with it is told by the long way
     other = decode(body)
     if not isinstance(other, Request):
         raise DecodeError("neither a call nor a cast")
@@ -231,13 +230,12 @@ _decode_result = msgspec.msgpack.Decoder(Result).decode
 
 def decode_reply(body: bytes) -> Result | Failure:
     """Read an answer; the short way for what nearly all answers are. Raises DecodeError."""
-    if kind_of(body) == _RESULT:
-        try:
-            result = _decode_result(body)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise DecodeError(f"malformed answer: {error}") from error
-        if not result.features:
+    try:
+        result = _decode_result(body)
+        if result.kind == _RESULT and result.version == VERSION and not result.features:
             return result
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        pass  # what is wrong with it is told by the long way
     reply = decode(body)
     if not isinstance(reply, Result | Failure):
         raise DecodeError("neither a result nor a failure")
