@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import Redis, ServerFailed
+from tests.brokers.ports import free_port
 from tests.brokers.server import ExistingServer, program
 from tests.faults.processes import until
 
@@ -89,3 +90,21 @@ def test_somebody_elses_server_is_not_ended() -> None:
     assert server.url_for("kombu+redis") == "kombu+redis://localhost:6379/1"
     with pytest.raises(ServerFailed, match="'kill', and MESSAGING_TEST_REDIS_URL"):
         server.kill()
+
+
+def test_a_port_is_given_once_by_all_processes() -> None:
+    """What another process has been given, and does not listen at yet, is passed over as long as that one lives."""
+    taken = free_port()
+    program = (
+        "import random\n"
+        "real = random.SystemRandom.randrange\n"
+        f"first = iter([{taken}])\n"
+        "random.SystemRandom.randrange = lambda self, *bounds: next(first, 0) or real(self, *bounds)\n"
+        "from tests.brokers.ports import free_port\n"
+        "print(free_port(), next(first, 'it was tried'))"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=30, check=True)
+    port, tried = done.stdout.split(maxsplit=1)
+    assert tried.strip() == "it was tried"
+    assert int(port) != taken

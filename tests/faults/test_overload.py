@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections import Counter
 from concurrent.futures import wait
 
+import messaging
 from messaging import rpc
+from tests.brokers.ports import free_port
 from tests.faults.conftest import Stage
 from tests.faults.history import History
 from tests.faults.processes import Stall, until
 
 TIMEOUT = 1.5
+BOUND = 0.1
+"""Seconds that an operation may take beyond its deadline."""
 SMALL = {"slots": 1, "inbox": 4}
 
 
@@ -63,3 +69,55 @@ def test_a_server_that_refuses_and_runs_is_found(stage: Stage) -> None:
         stage.service(name, plant="refuses_but_runs")
     history, _ = flooded(stage, {"a", "b"}, 10, 0.1)
     assert history.executed_twice() + history.told_wrong() != []
+
+
+class Here:
+    """What a peer serves once it speaks."""
+
+    @rpc.expose
+    def work(self, ctxt: object, task: int) -> int:
+        """Return the argument."""
+        return task
+
+
+def test_who_publishes_too_much_is_held_back_and_told_the_truth() -> None:
+    """Ten thousand calls wait for a peer that takes connections and says nothing: health() tells that the connection
+    is blocked, what comes then ends at its own deadline, proven not done, as do those that wait. When the peer speaks,
+    calls are answered again.
+    """
+    with socket.socket() as mute:
+        mute.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        mute.bind(("127.0.0.1", free_port()))
+        mute.listen()
+        url = f"zmq+static://127.0.0.1:{mute.getsockname()[1]}/"
+        transport = messaging.open_transport(url, connect_timeout=60.0)
+        client = rpc.Client(transport, messaging.Target(topic="t"), timeout=4.0, retry=0)
+        begun = time.monotonic()
+        with Stall() as stall:
+            futures = [client.submit(None, "work", task=number) for number in range(10_001)]
+            made = time.monotonic() - begun
+            until(lambda: states(transport) == {"blocked"}, "the connection is blocked")
+            late = client.prepare(timeout=0.3).submit(None, "work", task=-1)
+            wait([late], 0.3 + BOUND + 5.0)
+            # Those before it still wait; what is held has ended at its own deadline.
+            error = late.exception(0)
+            wait(futures, made + 4.0 + 5.0)
+            took = time.monotonic() - begun
+        assert isinstance(error, messaging.DeadlineExceeded)
+        assert error.delivered is messaging.Delivered.NO
+        assert "blocked" in str(error)
+        outcomes = Counter(type(future.exception(0)).__name__ for future in futures)
+        assert outcomes == {"DeadlineExceeded": 10_001}
+        assert {getattr(future.exception(0), "delivered", None) for future in futures} == {messaging.Delivered.NO}
+        assert took <= made + 4.0 + BOUND + stall.worst
+    with transport, messaging.open_transport(url) as other:
+        server = rpc.Server(other, messaging.Target(topic="t", server="here"), [Here()])
+        server.start(5.0)
+        assert client.prepare(wait_for_ready=True, retry=None).call(None, "work", task=7) == 7
+        assert states(transport) == {"ready"}
+        server.stop(1.0)
+
+
+def states(transport: messaging.Transport) -> set[str]:
+    """What health() tells of the connections of a transport."""
+    return {told["state"] for told in transport.health()["connections"].values()}

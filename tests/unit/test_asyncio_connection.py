@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import pytest
 from messaging.drivers.base import State
 from messaging.errors import Cancelled, ConnectFailed, ConnectionLost, Delivered, NoRoute
 from messaging.message import Outcome, Outgoing, Route, Source, SourceKind, Stage
+from tests.brokers.ports import free_port
 from tests.unit.tcp_service import TcpService
 
 ANY = Source(SourceKind.ANY, "", "topic")
@@ -136,9 +136,7 @@ def test_a_restarted_broker_is_found_again(tcp: TcpService) -> None:
 
 def test_the_next_host_is_tried(tcp: TcpService) -> None:
     """A host that refuses, or does not answer, is followed by the next one of the URL."""
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        refusing = closed.getsockname()[1]
-    peer = tcp.connection(f"tcp://127.0.0.1:{refusing},127.0.0.1:{tcp.port}")
+    peer = tcp.connection(f"tcp://127.0.0.1:{free_port()},127.0.0.1:{tcp.port}")
     peer.until(lambda: peer.events.last_state() is State.READY)
     assert peer.events.states == [State.CONNECTING, State.LOST, State.CONNECTING, State.READY]
 

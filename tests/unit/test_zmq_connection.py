@@ -19,6 +19,7 @@ import pytest
 from messaging.drivers.base import State
 from messaging.errors import Cancelled, Closed, ConnectFailed, Delivered, Forked, NoRoute
 from messaging.message import Outgoing, Route, Source, Stage
+from tests.brokers.ports import free_port
 from tests.unit.zmq_peers import (
     ANY,
     EXCHANGE,
@@ -48,15 +49,6 @@ def pair(url: str) -> Iterator[tuple[Member, Member]]:
         server.subscribe(any_source())
         client.subscribe(Source.reply())
         yield server, client
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports on which nobody listens."""
-    found = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [one.getsockname()[1] for one in found]
-    for one in found:
-        one.close()
-    return ports
 
 
 def static(*ports: int) -> str:
@@ -272,7 +264,7 @@ def test_fixed_peers_tell_what_they_serve() -> None:
     """Two servers at two of three places: found by asking, chosen by name, counted in a fanout; nothing is written to
     disk.
     """
-    ports = free_ports(3)
+    ports = [free_port() for _ in range(3)]
     first, second, client = Member(static(*ports)), Member(static(*ports)), Member(static(*ports))
     with members(first, second, client):
         for server, name in ((first, "a"), (second, "b")):
@@ -294,7 +286,7 @@ def test_fixed_peers_tell_what_they_serve() -> None:
 
 def test_what_fixed_peers_do_not_serve_is_no_route_once_all_have_told() -> None:
     """With every place asked, an unknown topic is NoRoute; with one of them silent, ConnectFailed says which."""
-    ports = free_ports(2)
+    ports = [free_port() for _ in range(2)]
     server, client = Member(static(ports[0])), Member(static(ports[0]))
     with members(server, client):
         server.subscribe(any_source())
@@ -309,7 +301,7 @@ def test_what_fixed_peers_do_not_serve_is_no_route_once_all_have_told() -> None:
 
 def test_a_fixed_peer_announces_what_it_begins_and_ceases_to_serve() -> None:
     """A source that is subscribed after the greeting is known to callers at once, and forgotten when it goes."""
-    (port,) = free_ports(1)
+    port = free_port()
     server, client = Member(static(port)), Member(static(port))
     with members(server, client):
         server.on_delivery = server.accept
@@ -326,7 +318,7 @@ def test_a_fixed_peer_announces_what_it_begins_and_ceases_to_serve() -> None:
 
 def test_a_fixed_place_may_get_another_inhabitant() -> None:
     """A server that is restarted at its place is another one to its callers: the old one is lost, the new one found."""
-    (port,) = free_ports(1)
+    port = free_port()
     client = Member(static(port))
     with members(client):
         takers = []
@@ -343,7 +335,7 @@ def test_a_fixed_place_may_get_another_inhabitant() -> None:
 
 def test_names_of_hosts_are_looked_up_elsewhere() -> None:
     """A host name is resolved by offload; one that does not exist is ConnectFailed by name."""
-    (port,) = free_ports(1)
+    port = free_port()
     server = Member(static(port))
     client, lost = Member(f"zmq+static://localhost:{port}/"), Member(f"zmq+static://no-such-host.invalid:{port}/")
     with members(server, client, lost):

@@ -19,6 +19,7 @@ from messaging.errors import ConnectFailed, ConnectionLost, DeadlineExceeded, De
 from messaging.matchmaker.base import Record
 from messaging.matchmaker.local import LocalMatchmaker
 from messaging.message import Outgoing, Route, Source, Stage
+from tests.brokers.ports import free_port
 from tests.unit.zmq_peers import ANY, EXCHANGE, Member, Process, any_source, members, one_source, pump_for, pump_until
 
 ONE = Route.one(EXCHANGE, "topic", "child")
@@ -47,13 +48,6 @@ def register(url: str, endpoint: str, *sources: Source, instance: str = "dead") 
     record = Record(instance=instance, endpoint=endpoint, revision=1, sources=dict(enumerate(sources, 1)))
     keeper.register(record, 0.0)
     assert keeper.registered == record
-
-
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def descriptors() -> int:

@@ -133,8 +133,8 @@ class Case:
         return [reactor.address_of(Source.reply()) for reactor in inner(transport)._reactors()]
 
     def states(self, transport: Transport) -> set[State]:
-        """The states of a transport's connections."""
-        return {reactor.state for reactor in inner(transport)._reactors()}
+        """The states of a transport's connections, as its users are told them."""
+        return {State(told["state"]) for told in transport.health()["connections"].values()}
 
     def in_hand(self, transport: Transport) -> int:
         """How many requests wait at the servers of a transport, received and not started."""

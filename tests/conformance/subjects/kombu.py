@@ -6,6 +6,7 @@ import socket
 from typing import Any
 
 from messaging.testing.conformance import Subject, silenced
+from tests.brokers.ports import free_port
 from tests.conformance.subjects.rabbit import rabbit
 
 __all__ = ["kombu", "kombu_redis"]
@@ -14,13 +15,6 @@ __all__ = ["kombu", "kombu_redis"]
 def kombu(broker: Any) -> Subject:
     """RabbitMQ; what can be done to a connection is the same as for rabbit://."""
     return rabbit(broker, "kombu")
-
-
-def _nobody(scheme: str) -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return f"{scheme}://127.0.0.1:{port}/"
 
 
 def _sockets(connection: Any) -> list[socket.socket]:
@@ -50,6 +44,6 @@ def kombu_redis(url: str) -> Subject:
         disconnect=_cut,
         stall=lambda connection: silenced(_sockets(connection)),
         heartbeat={"heartbeat": 1.0, "socket_timeout": 1.0},
-        unreachable=lambda: _nobody("kombu+redis"),
+        unreachable=lambda: f"kombu+redis://127.0.0.1:{free_port()}/",
         limited={"max_body": 131_072},
     )

@@ -10,16 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from messaging.testing.conformance import Subject, silenced
+from tests.brokers.ports import free_port
 from tests.conformance.subjects.sockets import tcp_sockets
 
 __all__ = ["zmq"]
-
-
-def _unreachable_zmq() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return f"zmq+static://127.0.0.1:{port}/"
 
 
 def _ports(connection: Any) -> dict[str, set[int]]:
@@ -56,7 +50,7 @@ def zmq(root: Path) -> Subject:
         lambda: f"zmq+local://{root / secrets.token_hex(6)}",
         name="zmq",
         disconnect=_cut_zmq,
-        unreachable=_unreachable_zmq,
+        unreachable=lambda: f"zmq+static://127.0.0.1:{free_port()}/",
         limited={"max_message": 131_072},
         stall=_stalled_zmq,
         heartbeat={"heartbeat": 1.0},
