@@ -100,6 +100,7 @@ class Troubles:
 
     def note(self, error: KafkaError) -> None:
         """Called by the library while it is polled."""
+        self.fatal = self.fatal or error.fatal()
         if error.code() == KafkaError._TRANSPORT or error.code() == KafkaError._RESOLVE:
             self._said = str(error.str())
         self.news.append(error)
@@ -113,7 +114,6 @@ class Troubles:
                 return of_connection(error)
             if error.code() == KafkaError._SSL:
                 self._said = f"TLS: {error.str()}"
-            self.fatal = self.fatal or error.fatal()
             if is_outage(error) or error.fatal():
                 found = of_connection(error, self._said)
         return found

@@ -7,6 +7,7 @@ refuses for good stays unsettled, and so comes again when the partition is read 
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -55,31 +56,45 @@ class Copier:
     def __init__(self, conf: Callable[[], dict[str, Any]]) -> None:
         self._conf = conf
         self._producer: Producer | None = None
+        self._writing: dict[int, tuple[Delivery, str, dict[str, Any], Done]] = {}
+        self._number = itertools.count()
         self.troubles = Troubles()
-        self.under_way = 0
         self.failed = 0
+
+    @property
+    def under_way(self) -> int:
+        """How many copies the broker has not confirmed yet."""
+        return len(self._writing)
 
     def copy(self, delivery: Delivery, topic: str, told: dict[str, Any], done: Done) -> None:
         """Write a copy; `done(delivery, error)` is called from `poll`."""
         if self._producer is None:
             self._producer = clients.make_producer(self._conf(), self.troubles)
+        number = next(self._number)
+        self._writing[number] = (delivery, topic, told, done)
         try:
             self._producer.produce(
                 topic,
                 delivery.body,
                 delivery.tag[2],
                 headers=headers.encode(told),
-                on_delivery=partial(self._reported, delivery, topic, done),
+                on_delivery=partial(self._reported, number),
             )
-            self.under_way += 1
         except (BufferError, KafkaException) as error:
             reason = code_of(error)
+            if reason is not None and reason.code() == KafkaError._FATAL:
+                # Another producer writes it.
+                return
+            del self._writing[number]
             self._failed(
                 delivery, topic, done, TransportError(str(error)) if reason is None else of_message(reason, topic)
             )
 
-    def _reported(self, delivery: Delivery, topic: str, done: Done, error: KafkaError | None, _: Any) -> None:
-        self.under_way -= 1
+    def _reported(self, number: int, error: KafkaError | None, _: Any) -> None:
+        if error is not None and self.troubles.fatal:
+            # Another producer writes it.
+            return
+        delivery, topic, _, done = self._writing.pop(number)
         if error is None:
             done(delivery, None)
         else:
@@ -99,6 +114,15 @@ class Copier:
         """Log in with something else at the next connect."""
         if self._producer is not None and user is not None:
             self._producer.set_sasl_credentials(*user)
+
+    def replace(self) -> list[Any]:
+        """Have what is under way written by another producer, and give away, for disposal, one that cannot go on."""
+        holder = self.take()
+        self.troubles = Troubles()
+        writing, self._writing = self._writing, {}
+        for copy in writing.values():
+            self.copy(*copy)
+        return holder
 
     def take(self) -> list[Any]:
         """Give the producer away, for disposal."""

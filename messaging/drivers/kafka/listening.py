@@ -150,6 +150,8 @@ class ListenerConnection:
         renewed = self._user is not None and user != self._user
         self._user = user
         self._unannounced = True
+        if self._copier.troubles.fatal:
+            self._dispose(self._copier.replace())
         if renewed:
             self._copier.renew(user)
             for subscription in self._groups.values():
@@ -320,12 +322,14 @@ class ListenerConnection:
             return
         for subscription in self._leaving:
             self._forget(subscription)
-        holder = self._copier.take()
-        if holder:
-            self._services.offload(lambda: clients.dispose(holder), lambda _, error: None)
+        self._dispose(self._copier.take())
         self._contact.ended = True
         self._closed = True
         self._events.on_state(State.CLOSED, None, None, None)
+
+    def _dispose(self, holder: list[Any]) -> None:
+        if holder:
+            self._services.offload(lambda: clients.dispose(holder), lambda _, error: None)
 
     def _forget(self, subscription: Subscription) -> None:
         self._stale += subscription.settling.stale
