@@ -104,8 +104,14 @@ class Fleet(Stage):
         return first
 
     def drained(self, pools: Collection[str], within: float = 15.0) -> History:
-        """Wait until what was confirmed has arrived, or not within that time, and return the history."""
-        came_true(lambda: not self.history().lost("notify", pools), within)
+        """Wait until what was confirmed has arrived, or nothing more has for that time, and return the history."""
+
+        def missing() -> int:
+            return len(self.history().lost("notify", pools))
+
+        last = missing()
+        while last and came_true(lambda: missing() < last, within):  # noqa: B023
+            last = missing()
         return self.history()
 
 

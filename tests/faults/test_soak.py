@@ -65,10 +65,16 @@ def test_calls_leave_nothing_behind(stage: Stage, number: int) -> None:
 def test_ten_thousand_calls_at_once_get_their_own_answers(stage: Stage, rounds: int) -> None:
     """10,000 calls under way at the same time, several times: no answer goes to another call."""
     service, caller = pair(stage)
-    assert caller.ask("at_once", within=60, number=10_000) == 0
+
+    def again(times: int) -> None:
+        for _ in range(times):
+            assert caller.ask("at_once", within=60, number=10_000) == 0
+
+    # How much of a burst lies in the server at a time differs, and its memory keeps the size of the worst: 250 rounds
+    # took it from 35 to 41 MB in the first 125 and no further.
+    again(rounds // 2)
     before = sizes(service), sizes(caller)
-    for _ in range(rounds):
-        assert caller.ask("at_once", within=60, number=10_000) == 0
+    again(rounds)
     assert_flat(service, before[0])
     assert_flat(caller, before[1])
 
