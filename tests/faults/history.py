@@ -100,6 +100,10 @@ class History:
         """How many operations ended in which way."""
         return Counter(entry.kind for entries in self.ended.values() for entry in entries)
 
+    def done(self, since: float, until: float) -> int:
+        """How many operations ended well between two times."""
+        return sum(entry.kind == "ok" and since <= entry.at < until for ends in self.ended.values() for entry in ends)
+
     def unended(self) -> list[str]:
         """Every operation ends, and ends once."""
         return [
