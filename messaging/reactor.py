@@ -113,10 +113,12 @@ class Reactor:
 
     def accept(self, delivery: Delivery) -> None:
         """Settle one delivery as done; the fast form of `settle`, batched with its neighbours in the inbox."""
-        if self.in_events():
+        if self._in_events and self.is_owner():
             self._connection.settle((delivery,), _ACCEPT)
+        elif self._closing:
+            raise self.holding.gone()
         else:
-            self._post(delivery)
+            self._append(delivery)
 
     def answer(self, delivery: Delivery, outgoing: Outgoing) -> None:
         """Settle a delivery as done and send the answer to it, in one flush: where settling is end to end they share a

@@ -30,7 +30,7 @@ from messaging.notify.dispatcher import Dispatcher
 from messaging.notify.endings import COUNTS, Endings, Tables
 from messaging.notify.handling import Handling, ListenerAround
 from messaging.notify.redelivery import Redelivery
-from messaging.notify.work import InHand, Lanes, Work
+from messaging.notify.work import InHand, Lanes, Work, in_hand
 from messaging.target import Target
 from messaging.transport import BaseTransport
 from messaging.wire.base import Opener, Wire
@@ -118,10 +118,10 @@ class BaseListener(ServiceCore):
         self._done = RecentIds(transport.wire.remembers) if transport.wire.remembers else None
         """Set where senders repeat messages: repetitions of what was handled are passed over."""
         self._endings: Endings
-        self._ready: deque[Work] = deque()
-        """Handed to the executor: one job for each, which is no object of its own."""
+        self._ready: deque[InHand] = deque()
+        """May begin, where a notification by itself goes through its handlers in one step."""
         self._works: dict[Work, bool] = {}
-        """Going through their handlers."""
+        """Going through their handlers step by step."""
 
     # Life
 
@@ -173,10 +173,13 @@ class BaseListener(ServiceCore):
         rest = self._assembler.rest() if self._assembler is not None else []
         self._endings.hand_back()
         if rest and self._peer_settles:
-            self._begin([Work(rest)])
+            self._begin_works([Work(rest)])
         done()
 
     def _abandon(self) -> None:
+        for item in list(self._tables.in_hand):
+            if item.current is not None:
+                item.current.gave_up = True
         for work in list(self._works):
             if work.current is not None:
                 work.current.gave_up = True
@@ -236,23 +239,25 @@ class BaseListener(ServiceCore):
         passed: list[Delivery] = []
         refused: list[Delivery] = []
         levels = self._dispatcher.levels
+        pool = self._pool
+        received = self._count["received"]
         draining = self._drains()
         room = self._room() if self._peer_settles else len(batch)
         for delivery in batch:
-            self._count["received"]()
+            received()
             headers = delivery.headers
             level = headers.get(LEVEL_HEADER)
             if draining:
                 self._count["requeued"]()
                 refused.append(delivery)
-            elif (type(level) is str and level not in levels) or headers.get(POOL_HEADER, self._pool) != self._pool:
+            elif (type(level) is str and level not in levels) or headers.get(POOL_HEADER, pool) != pool:
                 self._count["ignored"]()
                 passed.append(delivery)
             elif len(taken) >= room:
                 self._count["requeued"]()
                 refused.append(delivery)
             else:
-                taken.append(InHand(delivery))
+                taken.append(in_hand(delivery))
         if passed:
             self._reactor.settle(passed, Outcome.ACCEPT)
         if refused:
@@ -267,10 +272,10 @@ class BaseListener(ServiceCore):
         return 0 if self._tables.bytes() >= self._inbox_bytes else self._inbox - len(self._tables.in_hand)
 
     def _admit(self, items: list[InHand]) -> None:
-        for item in items:
-            self._tables.add(item)
+        self._tables.add(items)
         if self._assembler is None:
-            self._begin([Work([item]) for item in items if self._lanes is None or self._lanes.enter(item)])
+            lanes = self._lanes
+            self._begin([item for item in items if item.key is None or lanes is None or lanes.enter(item)])
             return
         now = self._clock()
         alone = []
@@ -281,7 +286,7 @@ class BaseListener(ServiceCore):
                 alone.append(Work([item]))
             else:
                 self._assembler.add(item, now)
-        self._begin(alone + [Work(batch) for batch in self._assembler.due(now)])
+        self._begin_works(alone + [Work(batch) for batch in self._assembler.due(now)])
         self._watch_batch(now)
 
     def _watch_batch(self, now: float) -> None:
@@ -296,12 +301,41 @@ class BaseListener(ServiceCore):
         self._batch_timer = float("inf")
         if self._assembler is not None:
             now = self._clock()
-            self._begin([Work(batch) for batch in self._assembler.due(now)])
+            self._begin_works([Work(batch) for batch in self._assembler.due(now)])
             self._watch_batch(now)
 
     # Working; on workers, on the loop, or on the owner when inline
 
-    def _begin(self, works: list[Work]) -> None:
+    def _begin(self, items: Sequence[InHand]) -> None:
+        """Let some begin, each by itself, where they belong."""
+        if not self._handling.plain:
+            self._begin_works([Work([item]) for item in items])
+        elif items:
+            self._ready.extend(items)
+            try:
+                # Each job takes what is ready until nothing is. So one for each would do too, at a price; but as many
+                # as there are threads have to come, because a handler may keep one for long.
+                self._executor.submit([self._work_ready] * min(len(items), self._executor.slots))
+            except Closed:
+                # The pool is draining, and this is what its last work has let go.
+                self._work_ready()
+
+    def _work_ready(self) -> None:
+        """Take what is ready, and what waited for it in the lane of its key, until nothing is."""
+        ready = self._ready
+        todo: list[InHand] = []
+        runnable, run, finish = self._endings.runnable, self._handling.run_plain, self._endings.finish
+        with self._handling.many():
+            while True:
+                try:
+                    item = todo.pop() if todo else ready.popleft()
+                except IndexError:
+                    return
+                if runnable(item, todo):
+                    run(item)
+                    finish(item, todo)
+
+    def _begin_works(self, works: Sequence[Work]) -> None:
         """Let works begin, where they belong."""
         if not works:
             return
@@ -311,31 +345,20 @@ class BaseListener(ServiceCore):
                 self._work_off(work)
             return
         try:
-            self._ready.extend(works)
-            self._executor.submit([self._work_next] * len(works))
+            self._executor.submit([functools.partial(self._work_off, work) for work in works])
         except Closed:
             # The pool is draining, and this is what its last work has let go.
-            for _ in works:
-                self._work_next()
-
-    def _work_next(self) -> None:
-        """Do the work that has been ready for longest; there is one for each time that this is called."""
-        self._work_off(self._ready.popleft())
+            for work in works:
+                self._work_off(work)
 
     def _work_off(self, work: Work) -> None:
         """Do a work, and then what waited for it in the lane of its key."""
-        todo = [work]
+        todo: list[InHand] = []
+        self._serve(work, todo)
         while todo:
-            self._serve(todo.pop(), todo)
+            self._serve(Work([todo.pop()]), todo)
 
-    def _serve(self, work: Work, todo: list[Work]) -> None:
-        if self._handling.plain:
-            (item,) = work.items
-            if self._endings.runnable(item, todo):
-                self._works[work] = True
-                self._handling.run_plain(work, item)
-                self._finish(work, todo)
-            return
+    def _serve(self, work: Work, todo: list[InHand]) -> None:
         work.items = [item for item in work.items if self._endings.runnable(item, todo)]
         if work.items:
             self._works[work] = True
@@ -349,7 +372,7 @@ class BaseListener(ServiceCore):
         step = work.next_step()
         return step is not None and not step.handler.is_async
 
-    def _advance(self, work: Work, todo: list[Work]) -> None:
+    def _advance(self, work: Work, todo: list[InHand]) -> None:
         if self._handling.run(work):
             self._finish(work, todo)
             return
@@ -364,7 +387,7 @@ class BaseListener(ServiceCore):
             if not job.begun():
                 self._never_begun(work)
             elif await self._handling.run_coroutines(work):
-                todo: list[Work] = []
+                todo: list[InHand] = []
                 self._finish(work, todo)
                 self._begin(todo)
             else:
@@ -376,7 +399,7 @@ class BaseListener(ServiceCore):
         """Go on where plain functions may block."""
 
         def go_on() -> None:
-            todo: list[Work] = []
+            todo: list[InHand] = []
             self._advance(work, todo)
             self._begin(todo)
 
@@ -385,7 +408,7 @@ class BaseListener(ServiceCore):
         except Closed:
             go_on()
 
-    def _finish(self, work: Work, todo: list[Work]) -> None:
+    def _finish(self, work: Work, todo: list[InHand]) -> None:
         self._works.pop(work, None)
         for item in work.items:
             self._endings.finish(item, todo)

@@ -24,44 +24,49 @@ class CurrentEvent:
     hold when they hold for one of its events, and the other fields are those of its first event.
     """
 
-    __slots__ = (
-        "_deliveries",
-        "attempt",
-        "context",
-        "event_type",
-        "gave_up",
-        "headers",
-        "level",
-        "message_id",
-        "redelivered",
-    )
+    __slots__ = ("_deliveries", "_event", "attempt", "gave_up", "redelivered")
 
-    def __init__(self, events: list[Event[Any]], deliveries: Sequence[Delivery]) -> None:
-        first = events[0]
-        self.context: Any = first.context
-        self.headers: Mapping[str, Any] = first.headers
-        self.event_type = first.event_type
-        self.level = first.level
-        self.message_id = first.message_id
-        self.attempt = max(event.attempt for event in events)
-        self.redelivered = any(event.redelivered for event in events)
+    def __init__(self, event: Event[Any], deliveries: Sequence[Delivery], attempt: int, redelivered: bool) -> None:
+        self._event = event
         self._deliveries = deliveries
+        self.attempt = attempt
+        self.redelivered = redelivered
         self.gave_up = False
 
     @classmethod
-    def of_one(cls, event: Event[Any], delivery: Delivery) -> CurrentEvent:
-        """The same for one notification, in a third of the time."""
-        self = cls.__new__(cls)
-        self.context = event.context
-        self.headers = event.headers
-        self.event_type = event.event_type
-        self.level = event.level
-        self.message_id = event.message_id
-        self.attempt = event.attempt
-        self.redelivered = event.redelivered
-        self._deliveries = (delivery,)
-        self.gave_up = False
-        return self
+    def of_batch(cls, events: list[Event[Any]], deliveries: Sequence[Delivery]) -> CurrentEvent:
+        """What a handler of batches sees."""
+        return cls(
+            events[0],
+            deliveries,
+            max(event.attempt for event in events),
+            any(event.redelivered for event in events),
+        )
+
+    @property
+    def context(self) -> Any:
+        """What the sender has passed along."""
+        return self._event.context
+
+    @property
+    def headers(self) -> Mapping[str, Any]:
+        """All headers of the message, this library's own too."""
+        return self._event.headers
+
+    @property
+    def event_type(self) -> str:
+        """What has happened."""
+        return self._event.event_type
+
+    @property
+    def level(self) -> str:
+        """One of notify.LEVELS."""
+        return self._event.level
+
+    @property
+    def message_id(self) -> str:
+        """See Event."""
+        return self._event.message_id
 
     @property
     def cancelled(self) -> bool:

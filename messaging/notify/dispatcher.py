@@ -20,8 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from messaging.codec import convert
-from messaging.errors import ConfigError
+from messaging.errors import ConfigError, DecodeError
 from messaging.notify.event import LEVELS, Event, level_names
 from messaging.notify.filters import Filter
 
@@ -103,7 +102,10 @@ class Handler:
         """Return the event as this handler takes it, its payload converted. Raises DecodeError."""
         if self._payload_type is Any:
             return event
-        payload = convert(event.payload, self._payload_type, f"the payload of {event.event_type} for {self.name}")
+        try:
+            payload = msgspec.convert(event.payload, self._payload_type, str_keys=True)
+        except msgspec.ValidationError as error:
+            raise DecodeError(f"the payload of {event.event_type} for {self.name}: {error}") from error
         return msgspec.structs.replace(event, payload=payload)
 
     def call(self, event: Event[Any]) -> Any:

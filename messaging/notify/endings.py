@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from messaging.errors import Closed, DecodeError
@@ -18,7 +18,7 @@ from messaging.message import MESSAGE_ID, Delivery, Outcome
 from messaging.notify.burial import Burial
 from messaging.notify.handling import Decode, decoded
 from messaging.notify.redelivery import Redelivery
-from messaging.notify.work import InHand, Lanes, Letter, Work
+from messaging.notify.work import InHand, Lanes, Letter
 from messaging.reactor import Reactor
 
 if TYPE_CHECKING:
@@ -52,11 +52,12 @@ class Tables:
         self._bytes = 0
         self._freed: deque[int] = deque()
 
-    def add(self, item: InHand) -> None:
-        """Take one in hand; owner only."""
-        self._bytes += len(item.delivery.body)
-        self.in_hand[item] = True
-        self.waiting[item] = True
+    def add(self, items: Sequence[InHand]) -> None:
+        """Take some in hand; owner only."""
+        self._bytes += sum([len(item.delivery.body) for item in items])
+        new = dict.fromkeys(items, True)
+        self.in_hand.update(new)
+        self.waiting.update(new)
 
     def remove(self, item: InHand) -> bool:
         """Take one out of hand, from any thread; False: it was out."""
@@ -74,8 +75,8 @@ class Tables:
 class Endings:
     """The endings of one listener's notifications. Thread-safe.
 
-    `begin` lets works begin; `draining` tells whether the listener takes nothing more; `held_limit` bounds what is kept
-    for another attempt where it could be handed back instead.
+    `begin` lets some begin, each by itself; `draining` tells whether the listener takes nothing more; `held_limit`
+    bounds what is kept for another attempt where it could be handed back instead.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Endings:
         burial: Burial | None,
         tasks: CoroutineRunner | LoopTasks | None,
         count: Mapping[str, Callable[[], object]],
-        begin: Callable[[list[Work]], None],
+        begin: Callable[[Sequence[InHand]], None],
         draining: Callable[[], bool],
         held_limit: int,
         decode: Decode,
@@ -109,7 +110,7 @@ class Endings:
         self._held_limit = held_limit
         self._peer_settles = reactor.capabilities.acceptance == "peer"
 
-    def finish(self, item: InHand, todo: list[Work]) -> None:
+    def finish(self, item: InHand, todo: list[InHand]) -> None:
         """End one that has been through its handlers; what may begin now is appended to `todo`."""
         if item.failure is not None:
             self._failed(item, item.failure, todo)
@@ -119,10 +120,13 @@ class Endings:
             self._accept(item)
             self.end(item, "handled" if item.wanted else "ignored", todo)
 
-    def runnable(self, item: InHand, todo: list[Work]) -> bool:
+    def runnable(self, item: InHand, todo: list[InHand]) -> bool:
         """Whether the handlers shall get it now; a worker's first question."""
         if not self._tables.waiting.pop(item, False):
             return False
+        delivery = item.delivery
+        if delivery.attempt == 1 and not delivery.stale and item.letter is None:
+            return True
         if item.delivery.stale and not self._peer_settles:
             self.end(item, "stale", todo)
             return False
@@ -146,7 +150,7 @@ class Endings:
         for item in held:
             item.letter = item.letter or Letter(STOPPED, item.failure)
             tables.waiting[item] = True
-        self._begin([Work([item]) for item in held])
+        self._begin(held)
 
     def forget_all(self) -> None:
         """End what nobody will get to any more, after the time for stopping."""
@@ -163,17 +167,19 @@ class Endings:
         else:
             self._requeue(item, 0.0, [])
 
-    def end(self, item: InHand, outcome: str, todo: list[Work] | None) -> None:
+    def end(self, item: InHand, outcome: str, todo: list[InHand] | None) -> None:
         """Count an outcome and let the next of its key go: into `todo`, or at once."""
         if self._tables.remove(item):
             self._count[outcome]()
-        following = self._lanes.leave(item) if self._lanes is not None else None
+        if item.key is None or self._lanes is None:
+            return
+        following = self._lanes.leave(item)
         if following is None:
             return
         if todo is None:
-            self._begin([Work([following])])
+            self._begin([following])
         else:
-            todo.append(Work([following]))
+            todo.append(following)
 
     def _accept(self, item: InHand) -> None:
         if not self._peer_settles:
@@ -189,11 +195,11 @@ class Endings:
             except Closed:
                 _log.debug("%s: the transport was closed before a settlement; the notification comes again", self._name)
 
-    def _requeue(self, item: InHand, delay: float, todo: list[Work] | None) -> None:
+    def _requeue(self, item: InHand, delay: float, todo: list[InHand] | None) -> None:
         self._settle(item, Outcome.REQUEUE, delay)
         self.end(item, "requeued", todo)
 
-    def _failed(self, item: InHand, failure: BaseException, todo: list[Work] | None) -> None:
+    def _failed(self, item: InHand, failure: BaseException, todo: list[InHand] | None) -> None:
         if isinstance(failure, DecodeError):
             self._count["undecodable"]()
             _log.warning("%s: a notification is refused: %s", self._name, failure)
@@ -228,7 +234,7 @@ class Endings:
             self._count["repeated"]()
             item.failure = None
             self._tables.waiting[item] = True
-            self._begin([Work([item])])
+            self._begin([item])
 
     def _give_up(self, item: InHand) -> None:
         """There will be no other attempt."""
@@ -239,7 +245,7 @@ class Endings:
         else:
             self._dispose(item, item.letter.reason, None)
 
-    def _bury(self, item: InHand, letter: Letter, todo: list[Work] | None) -> None:
+    def _bury(self, item: InHand, letter: Letter, todo: list[InHand] | None) -> None:
         item.letter = letter
         event = item.event
         if event is None:
@@ -270,7 +276,7 @@ class Endings:
         _log.error("%s: a dead letter could not be handed to dead_letter=: %s", self._name, failure)
         self._hold(item, self._redelivery.delay(item.burials))
 
-    def _dispose(self, item: InHand, reason: str, todo: list[Work] | None) -> None:
+    def _dispose(self, item: InHand, reason: str, todo: list[InHand] | None) -> None:
         """Where there is no `dead_letter=`: the transport's own dead letters, or none."""
         kept = not self._peer_settles and self._reactor.capabilities.reject == "dead_letter"
         if not kept:

@@ -10,6 +10,8 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from messaging.message import Delivery
 from messaging.notify.context import CurrentEvent
 from messaging.notify.dispatcher import Handler
@@ -19,7 +21,7 @@ from messaging.wire.native import KEY_HEADER
 if TYPE_CHECKING:
     from messaging.coroutines import CoroutineJob
 
-__all__ = ["InHand", "Lanes", "Letter", "Step", "Work"]
+__all__ = ["InHand", "Lanes", "Letter", "Step", "Work", "in_hand"]
 
 
 class Letter(NamedTuple):
@@ -29,26 +31,33 @@ class Letter(NamedTuple):
     error: BaseException | None
 
 
-class InHand:
-    """One delivery from its receipt to its end."""
+class InHand(msgspec.Struct, eq=False):
+    """One delivery from its receipt to its end; `in_hand` makes it.
 
-    __slots__ = ("attempt", "burials", "delivery", "event", "failure", "key", "letter", "wanted")
+    A msgspec struct, because one is made per notification, and it takes a third of the time of another class.
+    """
 
-    def __init__(self, delivery: Delivery) -> None:
-        self.delivery = delivery
-        self.attempt = delivery.attempt
-        """Counts on while it is repeated from memory."""
-        key = delivery.headers.get(KEY_HEADER)
-        self.key: str | None = key if type(key) is str else None
-        self.event: Event[Any] | None = None
-        self.failure: BaseException | None = None
-        """Why the handlers after this one are not called."""
-        self.wanted = False
-        """Whether any handler takes it."""
-        self.letter: Letter | None = None
-        """Set when no handler shall get it any more."""
-        self.burials = 0
-        """How often burying it was tried."""
+    delivery: Delivery
+    attempt: int
+    """Counts on while it is repeated from memory."""
+    key: str | None
+    event: Event[Any] | None = None
+    current: CurrentEvent | None = None
+    """What its handler sees, where it is handled by itself."""
+    failure: BaseException | None = None
+    """Why the handlers after this one are not called."""
+    wanted: bool = False
+    """Whether any handler takes it."""
+    letter: Letter | None = None
+    """Set when no handler shall get it any more."""
+    burials: int = 0
+    """How often burying it was tried."""
+
+
+def in_hand(delivery: Delivery) -> InHand:
+    """Take a delivery in hand."""
+    key = delivery.headers.get(KEY_HEADER)
+    return InHand(delivery, delivery.attempt, key if type(key) is str else None)
 
 
 class Step(NamedTuple):
@@ -59,7 +68,7 @@ class Step(NamedTuple):
 
 
 class Work:
-    """Deliveries that go through their handlers together: one, or a batch."""
+    """Deliveries that go through their handlers together, step by step: one, or a batch."""
 
     __slots__ = ("current", "items", "job", "position", "steps")
 

@@ -250,6 +250,23 @@ def _encode_answer(answer: Result | Failure, request: bytes, error: BaseExceptio
         raise EncodeError(str(failure)) from failure
 
 
+_NOTIFICATION = int(Kind.NOTIFICATION)
+_decode_usual = msgspec.msgpack.Decoder(Notification).decode
+
+
+def _decode_notification(body: bytes) -> Notification:
+    try:
+        found = _decode_usual(body)
+        if found.kind == _NOTIFICATION and found.version == VERSION and not found.features:
+            return found
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        pass  # what is wrong with it is told by the long way
+    other = decode(body)
+    if type(other) is not Notification:
+        raise DecodeError("not a notification")
+    return other
+
+
 class Ping(NamedTuple):
     """The method by which every server of a format answers, in version 1.0."""
 
@@ -299,12 +316,7 @@ class NativeWire:
         """One message for all calls of one caller."""
         return (encode(Alive(VERSION, Kind.ALIVE, 0, list(ids), server)),)
 
-    def decode_notification(self, body: bytes) -> Notification:
-        """See Wire."""
-        found = decode(body)
-        if type(found) is not Notification:
-            raise DecodeError("not a notification")
-        return found
+    decode_notification = staticmethod(_decode_notification)
 
     def new_message_id(self) -> str | None:
         """Any will do."""

@@ -8,11 +8,11 @@ import time
 from messaging.in_flight import InFlight
 from messaging.message import Delivery, Source, SourceKind
 from messaging.notify.endings import Tables
-from messaging.notify.work import InHand, Lanes
+from messaging.notify.work import InHand, Lanes, in_hand
 
 
 def _item(key: str | None = None, body: bytes = b"") -> InHand:
-    return InHand(Delivery(Source(SourceKind.POOLS), body, {} if key is None else {"key": key}))
+    return in_hand(Delivery(Source(SourceKind.POOLS), body, {} if key is None else {"key": key}))
 
 
 def test_a_key_goes_through_one_at_a_time_in_order() -> None:
@@ -105,8 +105,7 @@ def test_the_size_in_hand_is_kept() -> None:
     """Bodies count from receipt to end, whoever ends them."""
     tables = Tables()
     items = [_item(body=b"x" * size) for size in (10, 20, 30)]
-    for item in items:
-        tables.add(item)
+    tables.add(items)
     assert tables.bytes() == 60
     assert tables.remove(items[1])
     assert tables.bytes() == 40

@@ -50,7 +50,17 @@ def _encoded(name: str, value: Any) -> str | bytes:
 
 def decode(pairs: Pairs | None) -> dict[str, Any]:
     """Return what was written; of several with one name the last."""
+    if not pairs:
+        return {}
     headers: dict[str, Any] = {}
+    try:
+        for name, value in pairs:
+            headers[name] = value.decode()  # type: ignore[union-attr]
+        if "\0" not in "".join(headers.values()):
+            return headers
+    except (AttributeError, UnicodeDecodeError):
+        # Not all of it is text.
+        pass
     if pairs:
         for name, value in pairs:
             try:

@@ -43,14 +43,17 @@ def read(
     """
     batch: list[Delivery] = []
     later: list[tuple[float, Delivery]] = []
-    find = assignment.get
     decode = headers.decode
+    place: Any = None
+    partition: Partition | None = None
     for message in messages:
         error: KafkaError | None = message.error()
         if error is not None:
             complain(error)
             continue
-        partition = find((message.topic(), message.partition()))  # type: ignore[arg-type]
+        found = (message.topic(), message.partition())
+        if found != place:
+            place, partition = found, assignment.get(found)  # type: ignore[arg-type]
         if partition is None:
             continue
         offset: int = message.offset()  # type: ignore[assignment]

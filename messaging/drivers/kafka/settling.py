@@ -38,8 +38,7 @@ class Settling:
     def settle(self, deliveries: Sequence[Delivery], outcome: Outcome, delay: float, reason: str) -> None:
         """See Connection."""
         if outcome is Outcome.ACCEPT:
-            for delivery in deliveries:
-                self._done(delivery)
+            self._done(deliveries)
         else:
             for delivery in deliveries:
                 partition, offset, _, _ = delivery.tag
@@ -58,18 +57,22 @@ class Settling:
     def _reject(self, delivery: Delivery, reason: str) -> None:
         if self._retry is None:
             # A dead letter has no place to go to.
-            self._done(delivery)
+            self._done((delivery,))
         else:
             self._copier.copy(delivery, self._dead, dead_headers(delivery, reason), self._copied)
 
-    def _done(self, delivery: Delivery) -> None:
-        partition, offset, _, _ = delivery.tag
-        if partition.outstanding.pop(offset, None) is None:
-            self.stale += 1
-            return
-        partition.returned.discard(offset)
-        self._assignment.unsettled -= 1
-        partition.settled.append(delivery)
+    def _done(self, deliveries: Sequence[Delivery]) -> None:
+        done = 0
+        for delivery in deliveries:
+            partition, offset, _, _ = delivery.tag
+            if partition.outstanding.pop(offset, None) is None:
+                continue
+            done += 1
+            partition.settled.append(delivery)
+            if partition.returned:
+                partition.returned.discard(offset)
+        self.stale += len(deliveries) - done
+        self._assignment.unsettled -= done
 
     def give_back(self, delivery: Delivery) -> None:
         """Leave one for whoever reads its partition next."""
@@ -79,7 +82,7 @@ class Settling:
         partition, offset, _, _ = delivery.tag
         if error is None:
             if offset in partition.outstanding:
-                self._done(delivery)
+                self._done((delivery,))
                 self._commits.soon()
         else:
             partition.returned.add(offset)
