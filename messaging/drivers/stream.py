@@ -37,7 +37,6 @@ class Stream:
         "_context",
         "_epoll",
         "_interest",
-        "_out",
         "_room",
         "_secured",
         "_server_name",
@@ -48,6 +47,7 @@ class Stream:
         "given",
         "reads",
         "taken",
+        "unwritten",
         "writes",
     )
 
@@ -62,7 +62,8 @@ class Stream:
         self._interest = 0
         self._context: ssl.SSLContext | None = None
         self._server_name = ""
-        self._out = bytearray()
+        self.unwritten = bytearray()
+        """What waits for the system to take it."""
         # One for all reads: bytes of this size come from mmap, are shrunk, and go back by munmap, 15 to 60 µs per read.
         self._room = memoryview(bytearray(_READ))
         self.coalesce = coalesce
@@ -168,7 +169,7 @@ class Stream:
             self._socket.close()
         self._socket = self._tls = None
         self._connected = self._secured = False
-        self._out = bytearray()
+        self.unwritten = bytearray()
         self.given = self.taken = 0
 
     def shut_down(self) -> None:
@@ -193,21 +194,16 @@ class Stream:
 
     # Bytes
 
-    @property
-    def unwritten(self) -> int:
-        """Bytes that wait for the system to take them."""
-        return len(self._out)
-
     def write(self, data: bytes | memoryview) -> None:
         """Append to what the next flush writes."""
-        self._out += data
+        self.unwritten += data
         self.given += len(data)
         if not self.coalesce:
             self.flush()
 
     def flush(self) -> None:
         """Write as much as the system takes without waiting. Raises OSError when the connection is gone."""
-        out = self._out
+        out = self.unwritten
         if not out or not self._secured or self._socket is None:
             return
         self.writes += 1
@@ -222,9 +218,10 @@ class Stream:
         self.taken += sent
         if sent == len(out):
             # A new one: a bytearray that once was large keeps its memory.
-            self._out = bytearray() if sent > _READ else out
+            self.unwritten = bytearray() if sent > _READ else out
             out.clear()
-            self._watch(select.EPOLLIN)
+            if self._interest != select.EPOLLIN:
+                self._watch(select.EPOLLIN)
         else:
             del out[:sent]
             self._watch(select.EPOLLIN | select.EPOLLOUT)

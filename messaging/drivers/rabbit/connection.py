@@ -49,6 +49,12 @@ class _Step(enum.Enum):
     __hash__ = object.__hash__
 
 
+# Looked up in every pump; a member of an enumeration costs 70 ns, a name here 20.
+_OPEN = _Step.OPEN
+_CLOSED = _Step.CLOSED
+_BLOCKED = State.BLOCKED
+
+
 class RabbitConnection:
     """See messaging.drivers.base.Connection. `topology` is asked for with the connection's identity.
 
@@ -109,28 +115,28 @@ class RabbitConnection:
 
     def pump(self, timeout: float) -> float:
         """See Connection."""
-        if self._step is _Step.CLOSED:
+        if self._step is _CLOSED:
             return math.inf
         now = self._clock()
         self._flush(now)
         if timeout > 0.0:
-            timeout = min(timeout, self._rest(now))
+            rest = self._rest(now)
+            timeout = rest if rest < timeout else timeout
         ready = self.stream.wait(timeout if timeout > 0.0 else 0.0)
         if ready or timeout > 0.0:
             now = self._clock()
+        link = self._link
         if ready:
-            self._link.read(now)
-        if self._attention or self._link.looks or now >= self._due or self._held_up():
+            link.read(now)
+        # Messages that wait, or have waited so that BLOCKED was told, may go on or have expired.
+        if self._attention or link.attention or now >= self._due or self._publisher.waiting or self._state is _BLOCKED:
             self._turn(now)
         for _ in range(_ROUNDS):
             self._tell()
             self._flush(now)
             if not self._has_news():
                 break
-        return self._end_of_pump(now)
-
-    def _end_of_pump(self, now: float) -> float:
-        if self._step is _Step.CLOSED:
+        if self._step is _CLOSED:
             self.stream.dispose()
             return math.inf
         return self._rest(now)
@@ -145,7 +151,7 @@ class RabbitConnection:
 
     def publish(self, outgoing: Outgoing) -> None:
         """See Connection."""
-        self._publisher.publish(outgoing)
+        self._publisher.publish(outgoing, self._step is _OPEN and not self._link.held)
 
     def subscribe(self, source: Source, window: int) -> None:
         """See Connection."""
@@ -183,7 +189,7 @@ class RabbitConnection:
 
     def _rest(self, now: float) -> float:
         """Seconds for which nothing is due."""
-        if self._attention or self._link.looks or self._has_news():
+        if self._attention or self._link.attention or self._has_news():
             return 0.0
         due = self._due
         if self._publisher.waiting:
@@ -199,10 +205,6 @@ class RabbitConnection:
             or self._settling.news
         )
 
-    def _held_up(self) -> bool:
-        """Whether messages wait, or have waited so that BLOCKED was told."""
-        return self._publisher.waiting or self._state is State.BLOCKED
-
     def _turn(self, now: float) -> None:
         """Do what is due, and work out when the next thing is."""
         self._attention = False
@@ -214,7 +216,7 @@ class RabbitConnection:
             self._begin(now)
         if self._step is _Step.WAITING and now >= self._retry_at and self._close_by is None:
             self._connect(now)
-        elif self._step is _Step.OPEN:
+        elif self._step is _OPEN:
             self._subscriptions.step(now)
             if not self._whole and self._subscriptions.complete:
                 self._whole = True
@@ -232,16 +234,19 @@ class RabbitConnection:
     def _flush(self, now: float) -> None:
         """Write what may go, without waiting."""
         stream = self.stream
-        link = self._link
-        if self._step is _Step.OPEN:
-            if self._publisher.waiting and not link.held:
-                self._publisher.write()
-            # Answers are acknowledged with whatever else is written, or when there are many.
-            self._subscriptions.acknowledge_answers(1 if stream.unwritten else _MOST_ANSWERS)
+        publisher = self._publisher
+        if self._step is _OPEN:
+            if publisher.waiting and not self._link.held:
+                publisher.write()
+            answers = self._subscriptions.answers
+            # With whatever else is written, or when there are many.
+            if answers is not None and answers.unacknowledged >= (1 if stream.unwritten else _MOST_ANSWERS):
+                answers.acknowledge_answers()
         if stream.unwritten:
-            link.send(now)
-            self._publisher.flushed()
-        self._settling.flushed()
+            self._link.send(now)
+            publisher.flushed()
+        if self._settling.unwritten:
+            self._settling.flushed()
 
     # States
 
@@ -262,7 +267,7 @@ class RabbitConnection:
         blocked = self._link.held or self._publisher.blocked
         if blocked and self._state is State.READY:
             self._note(State.BLOCKED)
-        elif not blocked and self._state is State.BLOCKED:
+        elif not blocked and self._state is _BLOCKED:
             self._note(State.READY)
 
     def _connect(self, now: float) -> None:
@@ -301,10 +306,10 @@ class RabbitConnection:
 
     def _go_on_closing(self, now: float) -> None:
         close_by = self._close_by
-        if close_by is None or self._step is _Step.CLOSED:
+        if close_by is None or self._step is _CLOSED:
             return
         if now < close_by and not self._link.parted:
-            if self._step is _Step.OPEN:
+            if self._step is _OPEN:
                 if self._publisher.idle and self._settling.idle and not self.stream.unwritten:
                     self._part()
                 return
@@ -318,7 +323,8 @@ class RabbitConnection:
         """Everything is told and written: delete what nobody else can use, then say goodbye."""
         self._step = _Step.PARTING
         self._subscriptions.part()
-        self._subscriptions.acknowledge_answers()
+        if self._subscriptions.answers is not None:
+            self._subscriptions.answers.acknowledge_answers()
         own = tuple(self._subscriptions.own_queues()) if self._declare else ()
         self._declarations.part(own, self._say_goodbye)
 
@@ -346,7 +352,7 @@ class RabbitConnection:
             told, subscriptions.news = subscriptions.news, []
             for source, address, error in told:
                 if source.kind is SourceKind.REPLY:
-                    found = subscriptions.replies()
+                    found = subscriptions.answers
                     publisher.reply_address = address
                     publisher.answers_come_to(found.channel if found is not None and error is None else None)
                 events.on_subscribed(source, address, error)

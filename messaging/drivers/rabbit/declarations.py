@@ -35,7 +35,8 @@ class Declarations(ChannelOwner):
         self._current: tuple[tuple[Method, ...], Done] | None = None
         self._channel: int | None = None
         self._open = False
-        self._fresh: dict[tuple[str, ...], float] = {}
+        self._fresh: dict[tuple[str, str], float] = {}
+        """By exchange and key of the address, which is looked up for every message; until when it stands."""
 
     @property
     def idle(self) -> bool:
@@ -44,7 +45,7 @@ class Declarations(ChannelOwner):
 
     def stands(self, address: Address, now: float) -> bool:
         """Whether what an address needs was declared, not too long ago."""
-        return not address.needs or self._fresh.get(_key(address.needs), 0.0) > now
+        return not address.needs or self._fresh.get(address[:2], 0.0) > now
 
     def ensure(self, address: Address, now: float, done: Done) -> None:
         """Declare what an address needs; `done` gets the error of a refusal."""
@@ -53,14 +54,14 @@ class Declarations(ChannelOwner):
             if error is None:
                 if len(self._fresh) > _REMEMBERED:
                     self._fresh.clear()
-                self._fresh[_key(address.needs)] = now + address.fresh
+                self._fresh[address[:2]] = now + address.fresh
             done(error)
 
         self.run(address.needs if self._declare else passive(address.needs), declared)
 
     def forget(self, address: Address) -> None:
         """It may be gone: declare it again before the next message."""
-        self._fresh.pop(_key(address.needs), None)
+        self._fresh.pop(address[:2], None)
 
     def forget_all(self) -> None:
         """Anything may be gone."""
@@ -136,11 +137,6 @@ class Declarations(ChannelOwner):
             methods, done = current
             done(declaration_refused(code, text, methods, not self._declare))
         self._next()
-
-
-def _key(methods: tuple[Method, ...]) -> tuple[str, ...]:
-    """Names are enough: two declarations of one name with other arguments are refused by the broker anyway."""
-    return tuple(f"{type(method).__name__} {next(iter(method), '')}" for method in methods)
 
 
 def _whatever(_error: Exception | None) -> None:

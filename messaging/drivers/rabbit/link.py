@@ -76,7 +76,7 @@ class Link(Channels):
         self.parted = False
         """The broker has agreed to our `part`."""
         self.attention = True
-        """Something has happened beside the traffic of messages, so somebody should look."""
+        """Something has happened beside the traffic of messages, so `run` has something to do whatever the time is."""
         self._engine: Client | None = None
         self._reader: FrameReader | None = None
         self._host = Host("")
@@ -100,11 +100,6 @@ class Link(Channels):
             return self._attempt_by
         beat = self._settings.heartbeat
         return min(self._wrote_at + beat / 2, self._read_at + 1.5 * beat)
-
-    @property
-    def looks(self) -> bool:
-        """Whether `run` has something to do whatever the time is."""
-        return self.attention or bool(self._resolved)
 
     def delay(self, cause: Exception) -> float | None:
         """Seconds before the next attempt after such an end; None: there shall be none."""
@@ -139,6 +134,8 @@ class Link(Channels):
 
         def done(result: Any, error: BaseException | None) -> None:
             self._resolved.append((attempt, result, error))
+            # After it, as `run` lowers it before it looks.
+            self.attention = True
             self.stream.wake()
 
         if credentials is None and _is_numeric(host.name):

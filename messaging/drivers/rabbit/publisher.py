@@ -169,8 +169,8 @@ class Publisher:
 
     # What comes in
 
-    def publish(self, outgoing: Outgoing) -> None:
-        """Take a message; its news follow."""
+    def publish(self, outgoing: Outgoing, at_once: bool) -> None:
+        """Take a message; its news follow. `at_once`: it may be written now, if nothing waits before it."""
         if len(outgoing.body) > self._max_body:
             self.tell(SentResult(outgoing, None, self._too_large(len(outgoing.body))))
             return
@@ -178,6 +178,11 @@ class Publisher:
             lane = self._asking
         else:
             lane = self._confirmed if outgoing.confirm else self._plain
+        if at_once and lane.open and not self.waiting and len(self._stream.unwritten) < _HIGH:
+            now = self._clock()
+            if not outgoing.deadline or now < outgoing.deadline:
+                self._write(lane, outgoing, now)
+                return
         lane.outbox.push(outgoing)
         self.waiting = True
 
@@ -248,10 +253,10 @@ class Publisher:
     def _write_lane(self, lane: Lane) -> None:
         stream = self._stream
         now = self._clock()
-        while lane.copies and stream.unwritten < _HIGH:
+        while lane.copies and len(stream.unwritten) < _HIGH:
             self._write_copy(lane, lane.copies.popleft(), now)
         outbox = lane.outbox
-        while outbox and stream.unwritten < _HIGH and lane.open:
+        while outbox and len(stream.unwritten) < _HIGH and lane.open:
             outgoing = outbox.pop(now)
             if outgoing is None:
                 break

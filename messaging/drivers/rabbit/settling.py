@@ -30,14 +30,15 @@ class Settling:
         self._publisher = publisher
         self._topology = topology
         self._stream = stream
-        self._unwritten: deque[tuple[int, Sequence[Delivery]]] = deque()
+        self.unwritten: deque[tuple[int, Sequence[Delivery]]] = deque()
+        """Settlements whose last byte the system may not have taken yet, by the place of that byte."""
         self.news: list[tuple[Sequence[Delivery], Exception | None]] = []
         self.stale = 0
 
     @property
     def idle(self) -> bool:
         """Whether everything has been written and told."""
-        return not self._unwritten and not self.news
+        return not self.unwritten and not self.news
 
     def settle(self, deliveries: Sequence[Delivery], outcome: Outcome, delay: float, reason: str) -> None:
         """Settle deliveries of one source; stale ones are ignored and counted."""
@@ -94,18 +95,18 @@ class Settling:
         self._publisher.copy(DriverCopy(where.address, properties, delivery.body, confirmed))
 
     def _written(self, deliveries: Sequence[Delivery]) -> None:
-        self._unwritten.append((self._stream.given, deliveries))
+        self.unwritten.append((self._stream.given, deliveries))
 
     def flushed(self) -> None:
         """The system has taken bytes: tell of what was among them."""
         taken = self._stream.taken
-        unwritten = self._unwritten
+        unwritten = self.unwritten
         while unwritten and unwritten[0][0] <= taken:
             self.news.append((unwritten.popleft()[1], None))
 
     def lose(self, cause: Exception) -> None:
         """What was not written never will be."""
-        lost, self._unwritten = self._unwritten, deque()
+        lost, self.unwritten = self.unwritten, deque()
         for _, deliveries in lost:
             error = ConnectionLost(f"the connection went before the settlement was written: {cause}")
             self.news.append((deliveries, error))

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Phase", "Subscription"]
 
-_UNACKED_ANSWERS = 64
-"""Answers that are acknowledged together when nothing else is written meanwhile."""
-
 
 class Phase(enum.Enum):
     """What a subscription is doing; see TRANSITIONS for what may follow what."""
@@ -78,13 +75,13 @@ class Subscription(ChannelOwner):
         "_owner",
         "_pending",
         "_topology",
-        "_undone",
         "generation",
         "intake",
         "outstanding",
         "phase",
         "retry_at",
         "source",
+        "unacknowledged",
         "window",
     )
 
@@ -119,7 +116,8 @@ class Subscription(ChannelOwner):
         self._applied = 0
         self._has_been_ready = False
         self._acked = 0
-        self._undone = 0
+        self.unacknowledged = 0
+        """Answers that have come and are not acknowledged yet."""
 
     def _go(self, phase: Phase) -> None:
         if phase not in TRANSITIONS[self.phase]:
@@ -320,7 +318,7 @@ class Subscription(ChannelOwner):
             self._owner.withdraw_batch(self)
             self._batch = None
         self._consumers = {}
-        self._acked = self._undone = 0
+        self._acked = self.unacknowledged = 0
 
     @property
     def channel(self) -> int | None:
@@ -349,7 +347,7 @@ class Subscription(ChannelOwner):
         answer = source.kind is SourceKind.REPLY
         if answer and not self.intake.no_ack:
             self._acked = tag
-            self._undone += 1
+            self.unacknowledged += 1
         if self.phase is Phase.LEAVING and not answer:
             self._channels.traffic.reject(channel, tag, True)
             return
@@ -394,16 +392,11 @@ class Subscription(ChannelOwner):
         """The queue that a delivery came from."""
         return self._others.get(delivery.tag, self.intake.queues[0])
 
-    def acknowledge_answers(self, least: int = 1) -> None:
-        """Acknowledge answers, in one frame, when there are `least` of them."""
-        if self._undone >= least and self._channel is not None:
+    def acknowledge_answers(self) -> None:
+        """Acknowledge the answers that have come, in one frame."""
+        if self.unacknowledged and self._channel is not None:
             self._channels.traffic.ack(self._channel, self._acked, True)
-            self._undone = 0
-
-    @property
-    def answers_pile_up(self) -> bool:
-        """Whether answers have to be acknowledged even if nothing else is written."""
-        return self._undone >= _UNACKED_ANSWERS
+            self.unacknowledged = 0
 
     # Settling
 

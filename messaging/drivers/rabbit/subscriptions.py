@@ -50,6 +50,8 @@ class Subscriptions:
         self._random = random
         self.direct_returned = direct_returned
         self._by_source: dict[Source, Subscription] = {}
+        self.answers: Subscription | None = None
+        """The source of answers, while it is wanted."""
         self._by_generation: dict[int, Subscription] = {}
         self._lingering: set[Subscription] = set()
         self._generation = 0
@@ -74,6 +76,8 @@ class Subscriptions:
         backoff = Backoff(source=self._random)
         found = Subscription(self, self._channels, self._topology, source, window, backoff)
         self._by_source[source] = found
+        if source.kind is SourceKind.REPLY:
+            self.answers = found
         if self._channels.alive:
             found.start()
 
@@ -83,6 +87,7 @@ class Subscriptions:
         if found is None:
             self.news.append((source, "", Cancelled(f"{source} was not subscribed")))
             return
+        self._forget(found)
         self._lingering.add(found)
         found.leave()
 
@@ -90,10 +95,6 @@ class Subscriptions:
         """The subscription that a delivery belongs to; None: it is stale."""
         found = self._by_generation.get(delivery.generation)
         return found if found is not None and found.holds(delivery) else None
-
-    def replies(self) -> Subscription | None:
-        """The source of answers, if it is subscribed."""
-        return self._by_source.get(_REPLY)
 
     # What is so
 
@@ -144,12 +145,6 @@ class Subscriptions:
             found.lose()
         self._by_generation.clear()
 
-    def acknowledge_answers(self, least: int = 1) -> None:
-        """Acknowledge the answers that have come, if there are so many."""
-        found = self._by_source.get(_REPLY)
-        if found is not None:
-            found.acknowledge_answers(least)
-
     def part(self) -> None:
         """The connection is about to be closed: what is deleted from now on is deleted by us."""
         self.parting = True
@@ -187,8 +182,13 @@ class Subscriptions:
         """It never will."""
         if self._by_source.get(subscription.source) is subscription:
             del self._by_source[subscription.source]
+            self._forget(subscription)
         self._by_generation.pop(subscription.generation, None)
         self.news.append((subscription.source, "", error))
+
+    def _forget(self, subscription: Subscription) -> None:
+        if self.answers is subscription:
+            self.answers = None
 
     def left(self, subscription: Subscription, error: Exception) -> None:
         """It was unsubscribed."""
@@ -214,6 +214,3 @@ class Subscriptions:
 
 def _whatever(_error: Exception | None) -> None:
     """For what is done to be tidy: the queue may be in use, or gone."""
-
-
-_REPLY = Source.reply()
