@@ -19,6 +19,7 @@ __all__ = [
     "CONTENT_TYPE",
     "CORRELATION_ID",
     "DEAD_ATTEMPT",
+    "DEAD_HEADERS",
     "DEAD_REASON",
     "MESSAGE_ID",
     "PRIORITY",
@@ -50,6 +51,8 @@ DEAD_REASON = "dead-reason"
 """Header that a driver puts on a dead letter: the reason that it was rejected with."""
 DEAD_ATTEMPT = "dead-attempt"
 """Header that a driver puts on a dead letter: the attempt at which it was rejected, counted from 1."""
+DEAD_HEADERS = frozenset({DEAD_REASON, DEAD_ATTEMPT, "dead-exchange", "dead-topic", "dead-pool", "dead-queue"})
+"""All headers that drivers put on dead letters: those two, and where it comes from. What is sent again goes without."""
 
 
 class RouteKind(enum.Enum):

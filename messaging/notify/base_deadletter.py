@@ -27,6 +27,7 @@ from messaging.errors import (
 from messaging.lifecycle import check_count
 from messaging.message import (
     DEAD_ATTEMPT,
+    DEAD_HEADERS,
     DEAD_REASON,
     MESSAGE_ID,
     Delivery,
@@ -175,7 +176,7 @@ class BaseDeadLetters:
         self._claim(letter)
         session: NotifySession = self.transport.attached(Role.NOTIFIER, NotifySession)
         delivery = letter.delivery
-        headers = {name: value for name, value in delivery.headers.items() if name not in (DEAD_REASON, DEAD_ATTEMPT)}
+        headers = {name: value for name, value in delivery.headers.items() if name not in DEAD_HEADERS}
         headers[POOL_HEADER] = self._pool
         key = headers.get(KEY_HEADER)
         deadline = session.operations.reactor.clock() + self._timeout

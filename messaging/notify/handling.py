@@ -21,7 +21,7 @@ from messaging.notify.context import CurrentEvent, running_event
 from messaging.notify.dispatcher import Dispatcher, Handler
 from messaging.notify.event import LEVELS, REQUEUE, Event, Reject, Retry
 from messaging.notify.work import InHand, Step, Work
-from messaging.wire.native import Notification
+from messaging.wire.native import POOL_HEADER, Notification
 
 __all__ = ["Decode", "Handling", "ListenerAround", "decoded"]
 
@@ -45,7 +45,11 @@ def decoded(decode: Decode, delivery: Delivery, attempt: int) -> Event[Any]:
     body = decode(delivery.body)
     if body.level not in _LEVELS:
         raise DecodeError(f"a notification of level {body.level!r}, which is none")
-    message_id = delivery.headers.get(MESSAGE_ID, "")
+    headers = delivery.headers
+    if POOL_HEADER in headers:
+        # A dead letter that was sent again: the name of its pool was for listeners, not for handlers.
+        headers = {name: value for name, value in headers.items() if name != POOL_HEADER}
+    message_id = headers.get(MESSAGE_ID, "")
     return Event(
         event_type=body.event_type,
         publisher_id=body.publisher_id,
@@ -54,7 +58,7 @@ def decoded(decode: Decode, delivery: Delivery, attempt: int) -> Event[Any]:
         context=body.context,
         timestamp=body.timestamp,
         message_id=message_id if type(message_id) is str else repr(message_id),
-        headers=delivery.headers,
+        headers=headers,
         attempt=attempt,
         redelivered=delivery.redelivered or attempt > 1,
     )
