@@ -72,7 +72,7 @@ class BaseTransport:
         """Say that this transport carries notifications only, and why, where its driver tells that."""
         reason: str = getattr(self._driver, "why_no_rpc", "")
         told = f", because {reason}" if reason else ""
-        return f"{self.url.scheme}:// carries notifications only{told}; use another transport for RPC"
+        return f"{self.url.kind}:// carries notifications only{told}; use another transport for RPC"
 
     def operations(self, role: Role) -> Operations:
         """Return the operations of the connection for a role; the connection is made at the first request. Raises

@@ -96,7 +96,7 @@ class BaseDeadLetters:
         check_transport(transport, self._face)
         if transport.capabilities.reject != "dead_letter":
             raise Unsupported(
-                f"{transport.url.scheme}:// keeps no dead letters; give the listener a dead_letter= of its own"
+                f"{transport.url.kind}:// keeps no dead letters; give the listener a dead_letter= of its own"
             )
         if not target.topic:
             raise InvalidTarget(f"dead letters belong to a topic, and {target!r} has none")

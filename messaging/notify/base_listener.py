@@ -97,7 +97,7 @@ class BaseListener(ServiceCore):
         self._pool = DEFAULT_POOL if pool is None else pool
         if pool is not None and not transport.capabilities.pools:
             raise Unsupported(
-                f"{transport.url.scheme}:// has no pools: every listener of a topic is in the default one"
+                f"{transport.url.kind}:// has no pools: every listener of a topic is in the default one"
             )
         self._dispatcher = Dispatcher(endpoints, in_batches=self._batching is not None)
         self._targets = _checked(targets, self._pool)

@@ -170,9 +170,9 @@ class BaseClient:
         if not target.topic:
             raise InvalidTarget(f"a client's target needs a topic, not {target!r}")
         if target.server and not self.transport.capabilities.direct:
-            raise Unsupported(f"{self.transport.url.scheme}:// cannot address one named server")
+            raise Unsupported(f"{self.transport.url.kind}:// cannot address one named server")
         if target.fanout and self.transport.capabilities.fanout == "none":
-            raise Unsupported(f"{self.transport.url.scheme}:// has no fanout")
+            raise Unsupported(f"{self.transport.url.kind}:// has no fanout")
         if options.retry is not None and (type(options.retry) is not int or options.retry < 0):
             raise ConfigError(
                 f"retry must be None (as the deadline allows) or a number of repeats from 0, not {options.retry!r}"
@@ -192,7 +192,7 @@ class BaseClient:
                     f"store must be more than 0 and at most {_STORE_LIMIT:g} seconds, not {options.store!r}"
                 )
             if not self.transport.capabilities.storage:
-                raise Unsupported(f"{self.transport.url.scheme}:// stores nothing, so store= cannot be kept")
+                raise Unsupported(f"{self.transport.url.kind}:// stores nothing, so store= cannot be kept")
             if not wire.has_mailboxes:
                 raise Unsupported(f"servers on wire={wire.name} have no mailboxes, so store= cannot be kept")
             if not target.server:

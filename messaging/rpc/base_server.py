@@ -131,7 +131,7 @@ class ServerCore(ServiceCore):
         late = [method.name for method in self._dispatcher.methods if method.delivery == "at_least_once"]
         if late and capabilities.redelivers == "none":
             raise Unsupported(
-                f'{late[0]} has delivery="at_least_once", but {transport.url.scheme}:// redelivers nothing; '
+                f'{late[0]} has delivery="at_least_once", but {transport.url.kind}:// redelivers nothing; '
                 "use a transport with a broker, or another delivery policy"
             )
         self._has_late = bool(late)

@@ -101,7 +101,7 @@ class Client(BaseClient):
         know.
         """
         if self.transport.capabilities.fanout == "none":
-            raise Unsupported(f"{self.transport.url.scheme}:// has no fanout")
+            raise Unsupported(f"{self.transport.url.kind}:// has no fanout")
         return cast("Fanout", self._run("fanout", ctxt, method, args, kwargs))
 
     def submit(self, ctxt: Mapping[str, Any] | None, method: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:

@@ -85,7 +85,7 @@ def fault(transport: BaseTransport, name: str, **options: Any) -> Iterator[Fault
         raise ConfigError(f"no fault {name!r}{nearest(name, list(FAULTS))}; faults are {', '.join(FAULTS)}")
     if transport.url.scheme != "memory":
         raise ConfigError(
-            f"faults are made by memory:// alone, and this transport is {transport.url.scheme}://; run the test over "
+            f"faults are made by memory:// alone, and this transport is {transport.url.kind}://; run the test over "
             "memory://, or break the real connection from outside"
         )
     connection = _connection(transport)

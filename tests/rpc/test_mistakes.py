@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import messaging
 from messaging import Target, aio, notify, rpc
-from messaging.errors import ConfigError, InvalidTarget, InvalidUrl, StateError
+from messaging.errors import ConfigError, InvalidTarget, InvalidUrl, StateError, Unsupported
 
 TARGET = Target(topic="mistakes", server="host-1")
 
@@ -123,3 +124,26 @@ def test_what_is_no_text_is_no_url(url: Any) -> None:
     """A missing setting that ends up as a URL is named as what it is."""
     with pytest.raises(InvalidUrl, match="a transport URL is a string"):
         messaging.open_transport(url)
+
+
+class Surviving:
+    """Has to be delivered again when its server goes."""
+
+    @rpc.expose(delivery="at_least_once")
+    def survive(self, ctxt: dict[str, Any]) -> None:
+        return
+
+
+_BEYOND: dict[str, Callable[[messaging.Transport], object]] = {
+    "store": lambda transport: rpc.Client(transport, TARGET).prepare(server="a", store=60),
+    "at_least_once": lambda transport: rpc.Server(transport, TARGET, [Surviving()]),
+    "dead letters": lambda transport: notify.DeadLetters(transport, TARGET),
+}
+
+
+@pytest.mark.parametrize("asked", _BEYOND)
+def test_a_transport_is_named_as_its_url_names_it(asked: str, tmp_path: Path) -> None:
+    """What a transport cannot do is refused in the name of its variant, which may be what decides it."""
+    url = f"zmq+local://{tmp_path}"
+    with messaging.open_transport(url) as opened, pytest.raises(Unsupported, match=r"zmq\+local:// "):
+        _BEYOND[asked](opened)
