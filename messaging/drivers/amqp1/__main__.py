@@ -1,4 +1,4 @@
-"""`python -m messaging.drivers.amqp1`: what the installed proton can do, and the cure for what it cannot."""
+"""`python -m messaging.drivers.amqp1`: what the installed proton can do."""
 
 import sys
 

@@ -21,6 +21,7 @@ from messaging.drivers.amqp1.opening import Opening, refusal_of
 from messaging.drivers.amqp1.options import Amqp1Settings, words
 from messaging.drivers.amqp1.profiles import Profile, capabilities_of
 from messaging.drivers.amqp1.receiving import Receiving
+from messaging.drivers.amqp1.sasl import Login, LoginFailed, NotSasl
 from messaging.drivers.amqp1.sending import Life, Sending
 from messaging.drivers.base import ConnectionEvents, Role, Services, State
 from messaging.drivers.stream import Stream
@@ -42,12 +43,16 @@ class Phase(enum.Enum):
     RESOLVING = enum.auto()
     CONNECTING = enum.auto()
     """TCP, and TLS."""
+    LOGIN = enum.auto()
     OPENING = enum.auto()
-    """SASL, Open and the first Begin."""
+    """Open and the first Begin."""
     UP = enum.auto()
     WAITING = enum.auto()
     """For the next try, or for ever."""
     CLOSED = enum.auto()
+
+
+_ON_THE_WAY = frozenset({Phase.RESOLVING, Phase.CONNECTING, Phase.LOGIN, Phase.OPENING})
 
 
 class Amqp1Connection:
@@ -65,6 +70,7 @@ class Amqp1Connection:
         self._dialing = Dialing(settings, services, self.stream)
         self._opening = Opening(settings)
         self._phase = Phase.NEW
+        self._login: Login | None = None
         self._engine: Engine | None = None
         self._session: Pointer = None
         self._profile: Profile | None = None
@@ -179,7 +185,9 @@ class Amqp1Connection:
         try:
             if self._phase is Phase.CONNECTING:
                 if self.stream.advance():
-                    self._begin_opening()
+                    self._begin_login()
+            elif self._login is not None:
+                self._go_on_with_login(self._login)
             elif self._engine is not None:
                 self._read(self._engine)
         except (OSError, EOFError) as error:
@@ -191,36 +199,36 @@ class Amqp1Connection:
             if not data:
                 return
             self._heard = self._clock()
-            taken = True
-            for start in range(0, len(data), 2 * PIECE):
-                taken = taken and engine.push(data[start : start + 2 * PIECE] if len(data) > 2 * PIECE else data)
-                engine.dispatch(self._handlers)
-            if self._failure is not None:
-                return
-            if not taken:
-                condition = engine.transport_condition()
-                if not self._closing:
-                    self._fail(
-                        ConnectionLost(f"{self._title} broke the protocol, or ended the connection: {condition}")
-                    )
-                return
-            if len(data) < 65536:
+            if not self._take(engine, data) or len(data) < 65536:
                 return
 
+    def _take(self, engine: Engine, data: bytes) -> bool:
+        taken = True
+        for start in range(0, len(data), 2 * PIECE):
+            taken = taken and engine.push(data[start : start + 2 * PIECE] if len(data) > 2 * PIECE else data)
+            engine.dispatch(self._handlers)
+        if not taken and self._failure is None and not self._closing:
+            condition = engine.transport_condition()
+            self._fail(ConnectionLost(f"{self._title} broke the protocol, or ended the connection: {condition}"))
+        return taken and self._failure is None
+
     def _flush(self) -> None:
-        engine = self._engine
-        if engine is None:
+        engine, login = self._engine, self._login
+        if engine is None and login is None:
             return
         stream = self.stream
         try:
+            if login is not None:
+                stream.write(login.output)
+                login.output = b""
             if stream.unwritten:
                 stream.flush()
-            while not stream.unwritten:
+            while engine is not None and not stream.unwritten:
                 output = engine.take_output()
                 if output is None:
                     self._news.written()
                     if engine.has_ended and not self._closing:
-                        # A login that fails, or a broken frame, shows only now.
+                        # A broken frame shows only now.
                         engine.dispatch(self._handlers)
                         self._fail(ConnectionLost(f"{self._title} has ended the connection"))
                     return
@@ -233,7 +241,8 @@ class Amqp1Connection:
         if self._phase is Phase.UP:
             lost: Exception = ConnectionLost(f"the connection to {self._title} broke: {error}")
         else:
-            lost = ConnectFailed(f"{self._title} cannot be connected: {reason(error)}")
+            hint = self._opening.hint() if self._phase is Phase.LOGIN else ""
+            lost = ConnectFailed(f"{self._title} cannot be connected: {reason(error)}{hint}")
         lost.__cause__ = error
         return lost
 
@@ -259,7 +268,7 @@ class Amqp1Connection:
             self._begin(now)
         elif self._phase is Phase.RESOLVING and self._dialing.has_news:
             self._connect(now)
-        elif self._phase in (Phase.RESOLVING, Phase.CONNECTING, Phase.OPENING) and now >= self._due:
+        elif self._phase in _ON_THE_WAY and now >= self._due:
             seconds = self._settings.connect_timeout
             self._lose(ConnectFailed(f"{self._title} did not answer within {seconds:g} s (connect_timeout)"), now)
         elif self._phase is Phase.UP:
@@ -304,16 +313,35 @@ class Amqp1Connection:
             self._phase = Phase.CONNECTING
             self._lose(self._broken(error), now)
 
-    def _begin_opening(self) -> None:
-        self._phase = Phase.OPENING
-        self._heard = now = self._clock()
+    def _begin_login(self) -> None:
+        self._phase = Phase.LOGIN
+        self._heard = self._clock()
         try:
-            self._engine = self._opening.engine(self._dialing.host, self._container)
+            self._login = self._opening.login(self._dialing.host)
         except Exception as error:
             # The function given as credentials= is the user's.
             self._fail(AuthFailed(f"credentials= has failed: {error}"))
             return
-        self._tick(self._engine, now)
+        self._flush()
+
+    def _go_on_with_login(self, login: Login) -> None:
+        data = self.stream.read()
+        if not data:
+            return
+        try:
+            rest = login.receive(data)
+        except (LoginFailed, NotSasl) as error:
+            self._fail(self._opening.login_failed(self._title, login, error))
+            return
+        if not login.done:
+            self._flush()
+            return
+        self._login = None
+        self._phase = Phase.OPENING
+        self._heard = now = self._clock()
+        self._engine = engine = self._opening.engine(self._container)
+        self._tick(engine, now)
+        self._take(engine, rest)
         self._flush()
 
     def _lose(self, cause: Exception, now: float) -> None:
@@ -341,6 +369,7 @@ class Amqp1Connection:
     def _drop(self) -> None:
         """Give the socket and the engine back; nobody holds pointers any more."""
         self.stream.drop()
+        self._login = None
         self._session = None
         if self._engine is not None:
             self._engine.free()
@@ -448,10 +477,7 @@ class Amqp1Connection:
         if engine is None or self._closing:
             return
         condition = engine.transport_condition()
-        outcome = engine.login_outcome()
-        if self._phase is Phase.OPENING and outcome not in ("", "ok"):
-            self._fail(self._opening.login_failed(self._title, outcome, condition))
-        elif self._phase is Phase.OPENING:
+        if self._phase is Phase.OPENING:
             self._fail(ConnectFailed(f"{self._title} cannot be talked to: {condition}"))
         else:
             self._fail(ConnectionLost(f"the connection to {self._title} broke: {condition}"))

@@ -48,9 +48,6 @@ class Engine:
         *,
         container: str,
         hostname: str | None,
-        login: tuple[str, str] | None,
-        mechanisms: str,
-        clear_login: bool,
         idle_timeout: float,
     ) -> None:
         self._connection = lib.pn_connection()
@@ -77,12 +74,6 @@ class Engine:
         lib.pn_connection_set_container(self._connection, container.encode())
         if hostname:
             lib.pn_connection_set_hostname(self._connection, hostname.encode())
-        if login is not None:
-            lib.pn_connection_set_user(self._connection, login[0].encode())
-            lib.pn_connection_set_password(self._connection, login[1].encode())
-        sasl = lib.pn_sasl(self._transport)
-        lib.pn_sasl_set_allow_insecure_mechs(sasl, clear_login)
-        lib.pn_sasl_allowed_mechs(sasl, mechanisms.encode())
         lib.pn_transport_set_max_frame(self._transport, _MAX_FRAME)
         # proton asks the peer for half of it, and itself gives up after the whole.
         lib.pn_transport_set_idle_timeout(self._transport, int(idle_timeout * 1000))
@@ -170,13 +161,8 @@ class Engine:
         return _condition(lib.pn_connection_remote_condition(self._connection))
 
     def transport_condition(self) -> Condition | None:
-        """What went wrong below: a refused login, a broken frame, an idle timeout."""
+        """What went wrong below: a broken frame, an idle timeout."""
         return _condition(lib.pn_transport_condition(self._transport))
-
-    def login_outcome(self) -> str:
-        """How SASL ended: "", "ok", "auth", "sys", "perm" or "temp"."""
-        outcome = lib.pn_sasl_outcome(lib.pn_sasl(self._transport))
-        return _SASL_OUTCOMES.get(outcome, "")
 
     def close(self) -> None:
         """Say that the connection ends."""
@@ -371,15 +357,6 @@ class Engine:
     REJECTED = lib.PN_REJECTED
     RELEASED = lib.PN_RELEASED
     MODIFIED = lib.PN_MODIFIED
-
-
-_SASL_OUTCOMES = {
-    lib.PN_SASL_OK: "ok",
-    lib.PN_SASL_AUTH: "auth",
-    lib.PN_SASL_SYS: "sys",
-    lib.PN_SASL_PERM: "perm",
-    lib.PN_SASL_TEMP: "temp",
-}
 
 
 def _condition(found: Pointer) -> Condition | None:

@@ -8,6 +8,7 @@ from typing import Any
 from messaging.drivers.amqp1.engine import Condition, Engine
 from messaging.drivers.amqp1.options import Amqp1Settings, mechanisms
 from messaging.drivers.amqp1.profiles import PROFILES, Profile, known_by
+from messaging.drivers.amqp1.sasl import Login, LoginFailed, NotSasl
 from messaging.drivers.base import Role
 from messaging.drivers.tls import uses_tls
 from messaging.errors import AuthFailed, ConfigError, ConnectFailed, Unsupported
@@ -26,11 +27,11 @@ class Opening:
         self._settings = settings
         self._profile = PROFILES.get(settings.profile)
         self._hostname: str | None = None
-        self._mechanisms = ""
+        self._mechanisms: tuple[str, ...] = ()
         self._at_once = False
 
-    def engine(self, host: Host, container: str) -> Engine:
-        """Make the engine of a new connection. Raises what the user's credentials= raises."""
+    def login(self, host: Host) -> Login:
+        """Begin to say who this is. Raises what the user's credentials= raises."""
         settings = self._settings
         login = None
         if settings.credentials is not None:
@@ -39,15 +40,12 @@ class Opening:
             login = (host.username, host.password or "")
         self._mechanisms = mechanisms(settings, login is not None)
         self._hostname = self._wanted_hostname(self._profile)
-        return Engine(
-            container=container,
-            hostname=self._hostname,
-            login=login,
-            mechanisms=self._mechanisms,
-            # proton knows nothing of the TLS around it; whether a password may go in clear was decided before.
-            clear_login=True,
-            idle_timeout=2 * settings.heartbeat,
-        )
+        user, password = login or ("", "")
+        return Login(self._mechanisms, user, password, self._hostname)
+
+    def engine(self, container: str) -> Engine:
+        """Make the engine of a connection whose login has succeeded."""
+        return Engine(container=container, hostname=self._hostname, idle_timeout=2 * self._settings.heartbeat)
 
     def _wanted_hostname(self, profile: Profile | None) -> str | None:
         """The virtual host as the peer wants it; as it is while the peer is not known."""
@@ -98,14 +96,22 @@ class Opening:
         at_once, self._at_once = self._at_once, False
         return 0.001 if at_once else None
 
-    def login_failed(self, peer: str, outcome: str, condition: Condition | None) -> Exception:
-        """The error for a login that SASL has ended with `outcome`."""
-        if outcome in ("sys", "temp"):
-            return ConnectFailed(f"{peer} could not check the login for now")
-        text = f"{peer} refused the login by {self._mechanisms.replace(' ', ', ')}"
-        if condition is not None and "mech=none" in condition.description:
-            text += ": it offers none of these mechanisms"
-        if self._mechanisms == "ANONYMOUS":
+    def hint(self) -> str:
+        """What may be missing where a peer ends the connection before the login."""
+        if uses_tls(self._settings):
+            return "; does it want a client certificate, or another one (tls_cert)?"
+        return "; does it want TLS (tls=yes)?"
+
+    def login_failed(self, peer: str, login: Login, error: LoginFailed | NotSasl) -> Exception:
+        """The error for a login that has failed."""
+        if isinstance(error, NotSasl):
+            return ConnectFailed(f"{peer} does not speak AMQP 1.0 with a login (SASL): {error}{self.hint()}")
+        mechanism = login.mechanism or ", ".join(self._mechanisms)
+        told = f": {error}" if str(error) else ""
+        if error.later:
+            return ConnectFailed(f"{peer} cannot take a login by {mechanism}{told}")
+        text = f"{peer} refused the login by {mechanism}{told}"
+        if self._mechanisms == ("ANONYMOUS",):
             text += "; does it want a user and password in the URL, or by credentials=?"
         return AuthFailed(text)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from messaging.drivers.amqp1.addresses import Words
-from messaging.drivers.amqp1.installed import has_scram
+from messaging.drivers.amqp1.sasl import SCRAM
 from messaging.drivers.tls import TlsSettings, tls_of, uses_tls
 from messaging.errors import ConfigError, InvalidUrl
 
@@ -59,7 +59,7 @@ class Amqp1Settings(TlsSettings, frozen=True, kw_only=True):
         Literal["auto", "anonymous", "plain", "scram", "external"],
         Meta(
             description="How to say who this is. auto: by user and password where the URL or credentials= has them, "
-            "else by the client certificate, else not at all; scram needs a proton that was built with SASL"
+            "else by the client certificate, else not at all; of what the peer offers, scram comes before plain"
         ),
     ] = "auto"
     insecure: Annotated[
@@ -78,11 +78,6 @@ def check(settings: Amqp1Settings) -> None:
     tls_of(settings)
     if settings.login == "external" and settings.tls_cert is None:
         raise ConfigError("login=external needs tls_cert: the certificate is what says who this is")
-    if settings.login == "scram" and not has_scram():
-        raise ConfigError(
-            "login=scram needs a proton that was built with SASL: install libsasl2-dev and libsasl2-modules, then "
-            "pip install --force-reinstall --no-cache-dir --no-binary :all: python-qpid-proton"
-        )
     with_password = settings.login in ("auto", "plain") and (
         settings.credentials is not None or any(host.username is not None for host in url.hosts)
     )
@@ -93,15 +88,16 @@ def check(settings: Amqp1Settings) -> None:
         )
 
 
-def mechanisms(settings: Amqp1Settings, with_login: bool) -> str:
-    """The SASL mechanisms that may be used, as the engine takes them."""
+def mechanisms(settings: Amqp1Settings, with_login: bool) -> tuple[str, ...]:
+    """The SASL mechanisms that may be used, the best first."""
     login = settings.login
+    if login == "scram":
+        return SCRAM
     if login == "auto":
-        login = "plain" if with_login else "external" if settings.tls_cert is not None else "anonymous"
-    scram = "SCRAM-SHA-512 SCRAM-SHA-256 SCRAM-SHA-1"
-    if login == "plain" and settings.login == "auto" and has_scram():
-        return f"{scram} PLAIN"
-    return {"plain": "PLAIN", "external": "EXTERNAL", "anonymous": "ANONYMOUS", "scram": scram}[login]
+        if with_login:
+            return (*SCRAM, "PLAIN")
+        login = "external" if settings.tls_cert is not None else "anonymous"
+    return (login.upper(),)
 
 
 def words(settings: Amqp1Settings, vhost: str) -> Words:
