@@ -51,6 +51,7 @@ class MockKafka:
         self._function("mock_group_initial_rebalance_delay_ms", None, _Pointer, _Long)(self._cluster, _REBALANCE_DELAY)
         # Questions of administrators go to the controller, and by default there is none; this one does not move.
         self._function("mock_set_controller_id", None, _Pointer, _Long)(self._cluster, brokers)
+        self._function("mock_start_request_tracking", None, _Pointer)(self._cluster)
         hosts: bytes = self._function("mock_cluster_bootstraps", _Text, _Pointer)(self._cluster)
         self.bootstrap = hosts.decode()
         """Its brokers, as host:port, divided by commas."""
@@ -107,3 +108,13 @@ class MockKafka:
     def heal(self, request: int) -> None:
         """Forget the errors that are left for a kind of request."""
         self._function("mock_clear_request_errors", None, _Pointer, _Short)(self._cluster, request)
+
+    def received(self, request: int) -> int:
+        """How many requests of a kind have come so far."""
+        number = ctypes.c_size_t()
+        counted = ctypes.POINTER(ctypes.c_size_t)
+        found = self._function("mock_get_requests", ctypes.POINTER(_Pointer), _Pointer, counted)(self._cluster, number)
+        kind = self._function("mock_request_api_key", _Short, _Pointer)
+        kinds = [kind(found[each]) for each in range(number.value)]
+        self._function("mock_request_destroy_array", None, ctypes.POINTER(_Pointer), ctypes.c_size_t)(found, number)
+        return kinds.count(request)

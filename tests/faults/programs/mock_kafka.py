@@ -10,6 +10,6 @@ tell("ready", bootstrap=cluster.bootstrap)
 obey(
     {
         name: getattr(cluster, name)
-        for name in ("create", "spoil", "lead", "coordinate", "down", "up", "delay", "fail", "heal")
+        for name in ("create", "spoil", "lead", "coordinate", "down", "up", "delay", "fail", "heal", "received")
     }
 )
