@@ -47,6 +47,8 @@ BUILD = (
     Need("Python's headers", lambda: Path(sysconfig.get_path("include"), "Python.h").exists(), ("python3-dev",)),
     Need("openssl's headers", lambda: _runs("pkg-config", "--exists", "openssl"), ("pkg-config", "libssl-dev")),
 )
+_QUIETLY = ("DEBIAN_FRONTEND=noninteractive",)
+"""Packages that would ask something take their defaults."""
 
 
 def _commands(packages: list[str]) -> list[list[str]]:
@@ -60,7 +62,8 @@ def _prefix() -> list[str] | None:
         return None
     if os.geteuid() == 0:
         return []
-    return ["sudo", "-n"] if _runs("sudo", "-n", "true") else None
+    # sudo hands no variables on.
+    return ["sudo", "-n", "env", *_QUIETLY] if _runs("sudo", "-n", "true") else None
 
 
 def main(purpose: str) -> int:
@@ -77,9 +80,17 @@ def main(purpose: str) -> int:
         print(f"{what} need {names}. On Debian, as root: {commands}", file=sys.stderr)
         return 0
     print(f"{what} need {names}: installing {' '.join(packages)}", file=sys.stderr)
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    # dpkg wants ldconfig and start-stop-daemon on the PATH.
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+    environment = {**os.environ, "PATH": path, **dict(setting.split("=") for setting in _QUIETLY)}
     for command in _commands(packages):
-        done = subprocess.run([*prefix, *command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        done = subprocess.run(
+            [*prefix, *command],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         if done.returncode:
             print(f"{shlex.join(command)} failed:\n{done.stdout.decode(errors='replace')[-3000:]}", file=sys.stderr)
             return 1
