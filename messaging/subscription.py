@@ -46,15 +46,19 @@ class Subscription:
 class Subscriptions:
     """All of one connection's."""
 
-    __slots__ = ("_by_source", "_connection", "get")
+    __slots__ = ("_by_source", "_connection", "_refusal", "get")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._by_source: dict[Source, Subscription] = {}
+        self._refusal: Exception | None = None
         self.get = self._by_source.get
 
     def add(self, wanted: Subscription) -> None:
-        """Subscribe, unless the source is subscribed already."""
+        """Subscribe, unless the source is subscribed already, or the connection was given up before."""
+        if self._refusal is not None:
+            wanted.tell("", self._refusal)
+            return
         if wanted.source in self._by_source:
             wanted.tell("", StateError(f"{wanted.source} is subscribed already on this connection"))
             return
@@ -105,7 +109,8 @@ class Subscriptions:
             subscription.ready = False
 
     def refuse(self, cause: Exception) -> None:
-        """Nothing will be ready any more."""
+        """Nothing will be ready any more, nor what comes later."""
+        self._refusal = cause
         subscriptions = list(self._by_source.values())
         self._by_source.clear()
         for subscription in subscriptions:

@@ -19,7 +19,7 @@ import pytest
 from messaging import Closed, open_transport, rpc
 from messaging.drivers.base import Capabilities, ConnectionEvents, Services, State
 from messaging.drivers.base import Connection as ConnectionContract
-from messaging.errors import ConnectionLost, DeadlineExceeded, Delivered, TransportError
+from messaging.errors import AuthFailed, ConnectionLost, DeadlineExceeded, Delivered, TransportError
 from messaging.message import Delivery, Outcome, Outgoing, Route, SentResult, Source, Stage, Token
 from messaging.reactor import Reactor
 from messaging.target import Target
@@ -270,6 +270,24 @@ def test_a_driver_that_fails_at_once_is_told_to_who_subscribes() -> None:
     reactor.subscribe(Source.reply(), 1, lambda batch: None, hear)
     assert done.wait(STUCK)
     assert "a bug in the driver" in str(told[0])
+
+
+def test_a_subscription_after_a_final_loss_is_refused_at_once() -> None:
+    """A login may be refused before the first server has subscribed: it is told, and does not wait for its deadline."""
+    reactor, connection = connected(ThreadReactor)
+    connection.lost = True
+    reactor.call_soon(lambda: reactor.on_state(State.LOST, AuthFailed("who is this?"), None, None))
+    told: list[Exception | None] = []
+    done = threading.Event()
+
+    def hear(address: str, error: Exception | None) -> None:
+        told.append(error)
+        done.set()
+
+    reactor.subscribe(Source.reply(), 1, lambda batch: None, hear)
+    assert done.wait(STUCK)
+    assert isinstance(told[0], AuthFailed)
+    reactor.close(0.5)
 
 
 def test_close_ends_what_is_held_and_is_idempotent() -> None:
