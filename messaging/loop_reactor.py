@@ -48,7 +48,8 @@ class LoopReactor(Reactor):
         self._context = contextvars.Context()
         self._ident = get_ident()
         self._scheduled = False
-        self._in_pump = False
+        self._at_hand = False
+        """Whether tasks may touch the connection, which the loop owns between two turns too."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._descriptor = -1
@@ -88,14 +89,8 @@ class LoopReactor(Reactor):
         self._turn()
 
     def publish(self, outgoing: Outgoing) -> None:
-        """See Reactor. The loop owns the connection between two pumps too, so its tasks need no inbox; one callback
-        writes a burst.
-        """
-        if (
-            self._launched
-            and not (self._closing or self._in_pump or self._in_events or self._inbox)
-            and get_ident() == self._ident
-        ):
+        """See Reactor. Between two turns its tasks need no inbox; one callback writes a burst."""
+        if self._at_hand and not self._inbox and get_ident() == self._ident:
             holding = self.holding
             if holding.ready and (holding.reply_ready or not outgoing.reply_to):
                 if 0.0 < outgoing.deadline < self.timers.due:
@@ -110,15 +105,26 @@ class LoopReactor(Reactor):
             super().publish(outgoing)
 
     def answer(self, delivery: Delivery, outgoing: Outgoing) -> None:
-        """See Reactor. Between two pumps as well, the loop settles and publishes at once."""
-        if get_ident() != self._ident or self._closing or not (self._in_events or not (self._in_pump or self._inbox)):
+        """See Reactor. Between two turns as well, the loop settles and publishes at once."""
+        in_events = self._in_events
+        if self._closing or not (in_events or (self._at_hand and not self._inbox)) or get_ident() != self._ident:
             super().answer(delivery, outgoing)
             return
-        self._connection.settle((delivery,), _ACCEPT)
-        self._send(outgoing)
-        if not (self._in_events or self._scheduled):
+        connection = self._connection
+        connection.settle((delivery,), _ACCEPT)
+        if self.holding.ready:
+            # Its driver minds its deadline from here on, and nobody here waits for it.
+            connection.publish(outgoing)
+        else:
+            self._send(outgoing)
+        if not (in_events or self._scheduled):
             self._scheduled = True
             self._loop.call_soon(self._turn, context=self._context)
+
+    def start_close(self, grace: float) -> None:
+        """See Reactor."""
+        self._at_hand = False
+        super().start_close(grace)
 
     def _append(self, item: Any) -> None:
         if self._launched and get_ident() == self._ident:
@@ -138,8 +144,7 @@ class LoopReactor(Reactor):
     def _turn(self) -> None:
         if self._finished:
             return
-        self._scheduled = False
-        self._sleeping = False
+        self._at_hand = self._scheduled = self._sleeping = False
         connection = self._connection
         inbox = self._inbox
         hint = 0.0
@@ -147,9 +152,7 @@ class LoopReactor(Reactor):
             for _ in range(_TURNS):
                 if inbox:
                     self._drain()
-                self._in_pump = True
                 hint = connection.pump(0.0)
-                self._in_pump = False
                 if self._flushed:
                     self._run_flushed()
                 if self.state is _CLOSED:
@@ -165,6 +168,7 @@ class LoopReactor(Reactor):
             return
         if hint < wait:
             wait = hint
+        self._at_hand = not self._closing
         self._sleeping = True
         if inbox or wait <= 0.0:
             self._sleeping = False

@@ -90,11 +90,11 @@ class Transport(BaseTransport):
         A plain future: a task awaits one of a subclass in a microsecond more.
         """
         mailbox = self._mailbox
-        if mailbox is None:
-            mailbox = self._mailbox = Mailbox(self.bind())
-        elif asyncio.get_running_loop() is not self._loop:
+        loop = asyncio.get_running_loop()
+        if mailbox is None or loop is not self._loop:
             self.bind()
-        future: asyncio.Future[None] = asyncio.Future(loop=self._loop)
+            mailbox = self._mailbox = Mailbox(loop)
+        future: asyncio.Future[None] = asyncio.Future(loop=loop)
         return future, functools.partial(mailbox.resolve, future)
 
     def see_to_deadline(self, seconds: float, give_up: Callable[[], object]) -> asyncio.TimerHandle | None:

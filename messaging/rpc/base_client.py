@@ -149,6 +149,8 @@ class BaseClient:
         self.transport = transport
         self._serializer = serializer
         self._context = context
+        self._bare = context is None and serializer is None
+        """Whether no context is an empty one."""
         self._declared = faults.declared_exceptions(exceptions)
         self._around = tuple(around)
         self._epoch = -1
@@ -330,6 +332,8 @@ class BaseClient:
             name, args = self._named(method, positional, args)
         if operation is not None:
             context = operation.context
+        elif ctxt is None and self._bare:
+            context = {}
         elif type(ctxt) is dict and self._serializer is None:
             context = ctxt
         else:
@@ -340,7 +344,7 @@ class BaseClient:
         else:
             session = self._session = transport.attached(Role.RPC_CLIENT, RpcSession)
             self._epoch = transport.epoch
-        now = session.operations.reactor.clock()
+        now = session.clock()
         request: Request
         if kind == "call":
             code, route, timeout = 1, plan.route, plan.call_timeout
@@ -378,11 +382,9 @@ class BaseClient:
                 f"{name}: {explain_unencodable({**args, 'ctxt': context})}; "
                 "pass plain values, dataclasses or msgspec structs, or set a serializer"
             ) from error
-        if len(body) > session.operations.reactor.capabilities.max_body:
-            raise TooLarge(
-                f"{name}: the encoded request has {len(body)} bytes, and this transport carries "
-                f"{session.operations.reactor.capabilities.max_body}"
-            )
+        largest = session.operations.reactor.capabilities.max_body
+        if len(body) > largest:
+            raise TooLarge(f"{name}: the encoded request has {len(body)} bytes, and this transport carries {largest}")
         is_call = code == 1
         request.outgoing = Outgoing(
             route,

@@ -350,10 +350,11 @@ class ServerCore(ServiceCore):
     def _serve(self, item: InHand) -> None:
         if self._too_late(item):
             return
-        invocation = self._invoker.prepare(item)
+        invoker = self._invoker
+        invocation = invoker.prepare(item)
         if not isinstance(invocation, Invocation):
             self._finish(item, invocation)
-        elif invocation.method.is_async:
+        elif invocation.exposed.is_async:
             tasks = self._tasks
             if tasks is None:
                 raise StateError(f"{self._name()} has no loop for its coroutines")
@@ -362,7 +363,7 @@ class ServerCore(ServiceCore):
         elif self._on_loop and self._any_async and not self._inline:
             self._executor.submit([functools.partial(self._run_queued, item, invocation)])
         else:
-            self._finish(item, self._invoker.run(invocation))
+            self._finish(item, invoker.run(item, invocation))
 
     def _too_late(self, item: InHand) -> bool:
         """Whether the caller of a request has stopped waiting; then it is passed over, here and now."""
@@ -376,7 +377,7 @@ class ServerCore(ServiceCore):
     def _run_queued(self, item: InHand, invocation: Invocation) -> None:
         # It may have waited for a thread since `_serve` looked, and a coroutine for a slot.
         if not self._too_late(item):
-            self._finish(item, self._invoker.run(invocation))
+            self._finish(item, self._invoker.run(item, invocation))
 
     async def _run_coroutine(self, item: InHand, invocation: Invocation) -> None:
         job, tasks, invoker = item.job, self._tasks, self._invoker
@@ -387,9 +388,9 @@ class ServerCore(ServiceCore):
                 self._finish(item, None)
             elif not self._too_late(item):
                 try:
-                    body = invoker.result(invocation, await invoker.start(invocation))
+                    body = invoker.result(item, invocation, await invoker.start(invocation))
                 except BaseException as error:  # a cancelled handler still has to give its slot back
-                    body = invoker.coroutine_failure(invocation, error)
+                    body = invoker.coroutine_failure(item, invocation, error)
                 self._finish(item, body)
         finally:
             # The job holds the request and the request its job: no circle per call.
@@ -409,7 +410,6 @@ class ServerCore(ServiceCore):
                     reactor.accept(delivery)
             else:
                 self._count_answered()
-                budget = _REPLY_LIFE if delivery.budget is None else delivery.budget
                 reply_to = delivery.reply_to
                 route = self._routes.get(reply_to)
                 if route is None:
@@ -421,7 +421,7 @@ class ServerCore(ServiceCore):
                     body,
                     {CORRELATION_ID: item.id},
                     self._news,
-                    deadline=delivery.received + budget,
+                    deadline=delivery.received + _REPLY_LIFE if item.until is None else item.until,
                     confirm=False,
                 )
                 if fresh and self._peer_settles:

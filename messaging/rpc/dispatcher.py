@@ -186,7 +186,9 @@ class Signature:
                 if type(plain) is dict and plain.keys() == self._untyped:
                     return plain
                 # Something is wrong with the names; the other way says what.
-            arguments = self._named(self._decoder.decode(raw))
+            arguments: dict[str, Any] = _as_dict(self._decoder.decode(raw))
+            if self._optional:
+                arguments = _given(arguments)
             return {**msgspec.msgpack.decode(raw), **arguments} if self._keywords else arguments
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise self._misfit(error) from error
@@ -196,20 +198,19 @@ class Signature:
         if plain.keys() == self._untyped:
             return plain
         try:
-            arguments = self._named(msgspec.convert(plain, self._struct, str_keys=True))
+            arguments = _given(_as_dict(msgspec.convert(plain, self._struct, str_keys=True)))
             return {**plain, **arguments} if self._keywords else arguments
         except (msgspec.DecodeError, RecursionError) as error:
             raise self._misfit(error) from error
 
-    def _named(self, values: Any) -> dict[str, Any]:
-        arguments: dict[str, Any] = _as_dict(values)
-        if self._optional:
-            return {name: value for name, value in arguments.items() if value is not msgspec.UNSET}
-        return arguments
-
     def _misfit(self, error: Exception) -> BadArguments:
         takes = ", ".join(self._fields) or "none"
         return BadArguments(f"{_plain(error)}; the method takes: {takes}{' and any other' if self._keywords else ''}")
+
+
+def _given(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what the caller left to its default."""
+    return {name: value for name, value in arguments.items() if value is not msgspec.UNSET}
 
 
 def _can_or(annotation: Any) -> bool:
@@ -236,7 +237,7 @@ class Method:
     """An exposed method of an endpoint, with everything that is known before the first request."""
 
     __slots__ = (
-        "accepts",
+        "decode",
         "delivery",
         "function",
         "is_async",
@@ -259,6 +260,8 @@ class Method:
         self.delivery = exposure.delivery
         self.serializer = serializer
         self.signature = Signature(self.function, f"{type(endpoint).__name__}.{name}")
+        self.decode = self.signature.decode if serializer is None else None
+        """The short way of `arguments` for those that are encoded, where there is one."""
 
     def arguments(self, raw: msgspec.Raw | dict[str, Any], context: Any) -> dict[str, Any]:
         """Return the keyword arguments for the function. Raises BadArguments."""
@@ -288,7 +291,8 @@ class Dispatcher:
             raise ConfigError("endpoints must be a list of objects")
         self._endpoints: list[tuple[Any, Target]] = []
         self._methods: dict[tuple[int, str], Method] = {}
-        self._found: dict[tuple[str | None, str | None, str], Method] = {}
+        self.known: dict[tuple[str | None, str | None, str], Method] = {}
+        """What `find` has found, by its arguments."""
         for position, endpoint in enumerate(endpoints):
             target = getattr(endpoint, "target", None)
             if target is None:
@@ -313,13 +317,13 @@ class Dispatcher:
     def find(self, namespace: str | None, version: str | None, name: str) -> Method:
         """Return the method that serves a request. Raises MethodNotFound, UnsupportedVersion or AccessDenied."""
         key = (namespace, version, name)
-        found = self._found.get(key)
+        found = self.known.get(key)
         if found is None:
             found = self._search(namespace, version or DEFAULT_VERSION, name)
             # Only what was found is remembered: callers choose the names, so misses would be without bound. Versions
             # are bounded by 1,000.
-            if len(self._found) < 1_000:
-                self._found[key] = found
+            if len(self.known) < 1_000:
+                self.known[key] = found
         return found
 
     def _search(self, namespace: str | None, version: str, name: str) -> Method:

@@ -37,13 +37,10 @@ Around = Callable[[CurrentRequest], Any]
 """Given the request, returns a context manager in which the handler runs: tracing, authorisation, database sessions."""
 
 
-class Invocation(msgspec.Struct, eq=False):
-    """A request that is ready to run: its method was found and its arguments fit."""
+class Invocation(CurrentRequest, eq=False, kw_only=True):
+    """A request that is ready to run: its method was found and its arguments fit. Handlers see it as their request."""
 
-    item: InHand
-    method: Method
-    current: CurrentRequest
-    context: Any
+    exposed: Method
     arguments: dict[str, Any]
 
 
@@ -64,7 +61,9 @@ class Invoker:
     ) -> None:
         self._wire = wire
         self._decode_request = wire.decode_request
+        self._encode_answer = wire.encode_answer
         self._dispatcher = dispatcher
+        self._known = dispatcher.known
         self._name = name
         self._server = server
         self._serializer = serializer
@@ -92,7 +91,9 @@ class Invoker:
         try:
             request = self._decode_request(delivery.body)
             item.interval = request.monitor
-            method = self._dispatcher.find(request.namespace, request.interface, request.method)
+            method = self._known.get((request.namespace, request.interface, request.method))
+            if method is None:
+                method = self._dispatcher.find(request.namespace, request.interface, request.method)
             if delivery.redelivered and method.delivery == "strict":
                 error = StateError(
                     f'{method.name} has delivery="strict", and this request came before, so it may have run already'
@@ -101,30 +102,41 @@ class Invoker:
             context: Any = request.context
             if self._serializer is not None:
                 context = self._serializer.deserialize_context(context)
-            arguments = method.arguments(request.args, context)
+            raw: Any = request.args
+            decode = method.decode
+            arguments = method.arguments(raw, context) if decode is None or type(raw) is dict else decode(raw)
         except Exception as error:
             return self._failure(item, method, error, ran=False)
-        current = CurrentRequest(delivery, request, method.version, context, item.id, item.until)
-        item.request = current
+        invocation = Invocation(
+            delivery,
+            request,
+            method.version,
+            context,
+            item.id,
+            item.until,
+            exposed=method,
+            arguments=arguments,
+        )
+        item.request = invocation
         # A cancel may have come between the last look and this.
-        current.gave_up = item.gave_up
-        return Invocation(item, method, current, context, arguments)
+        invocation.gave_up = item.gave_up
+        return invocation
 
-    def run(self, invocation: Invocation) -> bytes | None:
+    def run(self, item: InHand, invocation: Invocation) -> bytes | None:
         """Run a blocking method and return its answer."""
-        method = invocation.method
-        request = running_request.set(invocation.current)
-        scope = deadline_scope.set(invocation.item.until)
+        method = invocation.exposed
+        request = running_request.set(invocation)
+        scope = deadline_scope.set(item.until)
         try:
             if self._around:
                 with ExitStack() as stack:
-                    enter(stack, self._around, invocation.current)
+                    enter(stack, self._around, invocation)
                     value = method.function(invocation.context, **invocation.arguments)
             else:
                 value = method.function(invocation.context, **invocation.arguments)
-            return self.result(invocation, value)
+            return self.result(item, invocation, value)
         except BaseException as error:  # a handler that calls sys.exit() must not cost its caller the answer
-            return self._failure(invocation.item, method, error, ran=True)
+            return self._failure(item, method, error, ran=True)
         finally:
             deadline_scope.reset(scope)
             running_request.reset(request)
@@ -135,38 +147,37 @@ class Invoker:
         Awaited there and not in a coroutine of ours: each of those costs a quarter of a microsecond.
         """
         # The task has a context of its own, so nothing has to be reset.
-        running_request.set(invocation.current)
-        deadline_scope.set(invocation.item.until)
+        running_request.set(invocation)
+        deadline_scope.set(invocation.until)
         if self._around:
             return self._surrounded(invocation)
-        coroutine: Coroutine[Any, Any, Any] = invocation.method.function(invocation.context, **invocation.arguments)
+        function = invocation.exposed.function
+        coroutine: Coroutine[Any, Any, Any] = function(invocation.context, **invocation.arguments)
         return coroutine
 
     async def _surrounded(self, invocation: Invocation) -> Any:
         async with AsyncExitStack() as stack:
-            await enter_async(stack, self._around, invocation.current)
-            return await invocation.method.function(invocation.context, **invocation.arguments)
+            await enter_async(stack, self._around, invocation)
+            return await invocation.exposed.function(invocation.context, **invocation.arguments)
 
-    def coroutine_failure(self, invocation: Invocation, error: BaseException) -> bytes | None:
+    def coroutine_failure(self, item: InHand, invocation: Invocation, error: BaseException) -> bytes | None:
         """Return the answer for what a coroutine method raised; None when it was cancelled because its caller gave
         up.
         """
-        item = invocation.item
         if item.job is not None and item.job.cancelled:
             return None
-        return self._failure(item, invocation.method, error, ran=True)
+        return self._failure(item, invocation.exposed, error, ran=True)
 
-    def result(self, invocation: Invocation, value: Any) -> bytes | None:
+    def result(self, item: InHand, invocation: Invocation, value: Any) -> bytes | None:
         """Return the answer with what a method returned; None where nobody wants one."""
         self._done()
-        item = invocation.item
-        method = invocation.method
+        method = invocation.exposed
         if not item.reply_to:
             return None
         try:
             if self._serializer is not None:
                 value = self._serializer.serialize_entity(invocation.context, value)
-            body = self._wire.encode_answer(Result(VERSION, _RESULT, 0, value, self._server), item.delivery.body)
+            body = self._encode_answer(Result(VERSION, _RESULT, 0, value, self._server), item.delivery.body)
         except EncodeError as error:
             told = EncodeError(
                 f"the result of {method.name}, of type {type(value).__name__}, cannot be sent: {error}; "

@@ -203,6 +203,7 @@ class RpcSession:
 
     def __init__(self, operations: Operations) -> None:
         self.operations = operations
+        self.clock = operations.reactor.clock
         self.next_id = operations.next_id
         self.late = operations.counters.tally("call.late_replies")
         self.replied = operations.counters.tally("call.replied")

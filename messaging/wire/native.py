@@ -175,15 +175,16 @@ _decoders: dict[int, msgspec.msgpack.Decoder[Any]] = {
 }
 
 
+_BEGINNINGS = {bytes((0x90 | length, VERSION, kind)): int(kind) for length in range(3, 16) for kind in Kind}
+
+
 def kind_of(body: bytes) -> int:
     """Return the kind of a message from its first bytes, 0 when it is none of ours.
 
     A msgpack array of up to 15 elements starts with one byte 0x9N, and a small number is one byte: the version and the
     kind.
     """
-    if len(body) < 4 or body[0] >> 4 != 9 or body[1] != VERSION:
-        return 0
-    return body[2]
+    return _BEGINNINGS.get(body[:3], 0)
 
 
 def decode(body: bytes) -> Any:

@@ -19,12 +19,13 @@ __all__ = ["PLANTS", "plant"]
 def runs_twice() -> None:
     """A server that runs each request twice, as a retry in the wrong layer would."""
     from messaging.rpc.invocation import Invocation, Invoker
+    from messaging.rpc.monitor import InHand
 
     once = Invoker.run
 
-    def twice(self: Invoker, invocation: Invocation) -> bytes | None:
-        once(self, invocation)
-        return once(self, invocation)
+    def twice(self: Invoker, item: InHand, invocation: Invocation) -> bytes | None:
+        once(self, item, invocation)
+        return once(self, item, invocation)
 
     Invoker.run = twice  # type: ignore[method-assign]
 

@@ -125,7 +125,7 @@ def test_what_callers_make_up_is_not_remembered() -> None:
         with pytest.raises(MethodNotFound):
             found(dispatcher, f"made-up-{number}")
         found(dispatcher, "buy", version=f"1.0.{number}")
-    assert len(dispatcher._found) <= 1000
+    assert len(dispatcher.known) <= 1000
 
 
 @pytest.mark.parametrize(

@@ -91,13 +91,16 @@ class Inbox:
         """Take the messages of one batch, or refuse them; the seconds that it has waited are gone from their
         budgets.
         """
-        by_number = self._by_number
         news = self._runtime.news
+        address = link.address
+        identity = link.identity
+        subscription: Subscription | None = None
         for sequence, number, flags, budget, headers, body in messages:
-            subscription = by_number.get(number)
-            if subscription is None:
-                self._refuse(link, sequence, GONE)
-                continue
+            if subscription is None or subscription.number != number:
+                subscription = self._by_number.get(number)
+                if subscription is None:
+                    self._refuse(link, sequence, GONE)
+                    continue
             if type(body) is not bytes:
                 position = cast("int", body)
                 if not 0 < position <= len(bodies):
@@ -118,11 +121,11 @@ class Inbox:
                     subscription.source,
                     body,
                     headers,
-                    link.address if flags & WANTS_REPLY else "",
+                    address if flags & WANTS_REPLY else "",
                     budget,
                     False,
                     1,
-                    link.identity,
+                    identity,
                     number,
                     False,
                     (link, sequence, subscription),
@@ -133,11 +136,11 @@ class Inbox:
                     subscription.source,
                     body,
                     headers,
-                    link.address if flags & WANTS_REPLY else "",
+                    address if flags & WANTS_REPLY else "",
                     budget,
                     False,
                     1,
-                    link.identity,
+                    identity,
                 )
             if not subscription.arrived:
                 news.arrivals.append(subscription)

@@ -15,12 +15,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from messaging.drivers.zmq.frames import INLINE, WANTS_REPLY, Message, encode
+from messaging.drivers.zmq.frames import INLINE, REPLIES, WANTS_REPLY, Message, encode
 from messaging.drivers.zmq.news import News
 from messaging.errors import DeadlineExceeded, Delivered, EncodeError, TooLarge
-from messaging.message import CORRELATION_ID, MESSAGE_ID, Delivery, Outgoing, RouteKind, Stage
+from messaging.message import CORRELATION_ID, MESSAGE_ID, Delivery, Outgoing, Stage
 
-_REPLY = RouteKind.REPLY
 _WRITTEN = Stage.WRITTEN
 
 __all__ = ["ENVELOPE", "Copy", "Group", "Item", "Link", "outgoing_of"]
@@ -207,14 +206,15 @@ class Link:
         """Make records of the first messages of the queue and note what awaits settlement; return how many it was."""
         sequence = self.sequence
         unsettled = self.unsettled
+        awaited = self.awaited
         peer = self.address
         limit = self.limit
         inline = limit if 0 < limit < INLINE else INLINE
         size = position = 0
-        for outgoing, subscription, item in self.queue:
+        for outgoing, subscription, item in self.queue[:most]:
             position += 1
             deadline = outgoing.deadline
-            if outgoing.withdrawn or (deadline and deadline <= now):
+            if outgoing.withdrawn or (deadline <= now and deadline):
                 if not outgoing.withdrawn:
                     failed.append((item, _expired()))
                 continue
@@ -234,23 +234,27 @@ class Link:
                     continue
                 bodies.append(body)
                 body = len(bodies)
+                if body == _BATCH_BODIES:
+                    size = _BATCH_BYTES
             else:
                 size += length
+            headers = outgoing.headers
             flags = 0
             if reply_to:
                 flags = WANTS_REPLY
-                self.awaited[outgoing.headers.get(MESSAGE_ID)] = deadline
-            if outgoing.confirm or outgoing.route[0] is not _REPLY:
+                awaited[headers.get(MESSAGE_ID)] = deadline
+            # Nobody waits for the settlement of most answers.
+            if subscription != REPLIES or outgoing.confirm:
                 sequence += 1
                 unsettled[sequence] = item
                 outgoing.taker = peer
-                messages.append((sequence, subscription, flags, remaining, outgoing.headers, body))
+                messages.append((sequence, subscription, flags, remaining, headers, body))
             else:
-                messages.append((0, subscription, flags, remaining, outgoing.headers, body))
+                messages.append((0, subscription, flags, remaining, headers, body))
             outgoing.stage = _WRITTEN
-            if type(item) is Copy:
-                item.written = True
-            if size >= _BATCH_BYTES or len(messages) >= most or len(bodies) >= _BATCH_BODIES:
+            if item is not outgoing:
+                item.written = True  # type: ignore[union-attr]
+            if size >= _BATCH_BYTES:
                 break
         self.sequence = sequence
         return position

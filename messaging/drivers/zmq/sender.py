@@ -73,12 +73,13 @@ class Sender:
             return
         choice = self._choices.one_of.get(route)
         if choice is not None and choice.ready:
-            candidate = choice.ready[0] if len(choice.ready) == 1 else choice.pick()
+            ready = choice.ready
+            candidate = ready[0] if len(ready) == 1 else choice.pick()
             if candidate is not None:
-                peer = candidate[0]
+                peer, number = candidate
                 if len(peer.queue) >= _MUCH:
                     self._write_now()
-                peer.queue.append((outgoing, candidate[1], outgoing))
+                peer.queue.append((outgoing, number, outgoing))
                 if not peer.dirty:
                     self._runtime.mark(peer)
                 if choice.sparse:
