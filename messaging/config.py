@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from messaging.errors import ConfigError
@@ -53,7 +52,7 @@ def load_config(path: str | os.PathLike[str] | None = None, environment: Mapping
     all.
     """
     environment = os.environ if environment is None else environment
-    tables = _read_file(Path(path)) if path is not None else {}
+    tables = _read_file(path) if path is not None else {}
     rpc = _section("rpc", tables, environment, None)
     if rpc is None:
         looked = f"[messaging.rpc] url in {path}, or " if path is not None else ""
@@ -62,11 +61,12 @@ def load_config(path: str | os.PathLike[str] | None = None, environment: Mapping
     return Config(rpc=rpc, notify=notify or rpc)
 
 
-def _read_file(path: Path) -> Mapping[str, Mapping[str, Any]]:
+def _read_file(path: str | os.PathLike[str]) -> Mapping[str, Mapping[str, Any]]:
     import tomllib  # 2 ms that only a file costs
 
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        with open(path, "rb") as file:
+            document = tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"the configuration file {path} cannot be read: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

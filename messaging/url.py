@@ -2,13 +2,14 @@
 
 Only the grammar lives here; which options exist is the driver's business. A Url never shows its passwords unless it is
 asked for them by name, because URLs end up in logs.
+
+`urllib.parse` is imported where it is used: it brings 3 ms into `import messaging`, which needs no URL yet.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, quote, unquote
 
 from messaging.errors import InvalidUrl
 from messaging.options import is_secret
@@ -55,6 +56,8 @@ class Url:
         return f"{self.scheme}+{self.variant}" if self.variant else self.scheme
 
     def _text(self, reveal: bool) -> str:
+        from urllib.parse import quote
+
         hosts = []
         for host in self.hosts:
             login = ""
@@ -87,6 +90,8 @@ class Url:
 
 
 def _masked(name: str, value: str, reveal: bool) -> str:
+    from urllib.parse import quote
+
     if reveal:
         return quote(value, safe="/:,")
     return "***" if is_secret(name) else quote(_LOGIN_IN_VALUE.sub(r"\1***@", value), safe="/:,*")
@@ -127,6 +132,8 @@ def _start(text: str) -> str:
 
 
 def _decoded(text: str, part: str) -> str:
+    from urllib.parse import unquote
+
     try:
         return unquote(text, errors="strict")
     except UnicodeDecodeError:
@@ -135,6 +142,8 @@ def _decoded(text: str, part: str) -> str:
 
 
 def _parse_options(query: str) -> tuple[tuple[str, str], ...]:
+    from urllib.parse import parse_qsl
+
     try:
         options = tuple(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="strict"))
     except ValueError:
