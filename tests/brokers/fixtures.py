@@ -17,11 +17,16 @@ from tests.brokers.certificates import Certificates
 from tests.brokers.kafka import Kafka
 from tests.brokers.rabbit import Rabbit
 from tests.brokers.redis import Redis
-from tests.brokers.router import Router
+from tests.brokers.router import Router, listed
 from tests.brokers.server import ExistingServer, Server
 from tests.unit.amqp1_router import Router as RouterInProcess
 
 __all__: list[str] = []
+
+
+def pytest_report_header() -> str:
+    """What differs between machines: on which routers the tests run."""
+    return listed()
 
 
 def _one(kind: type[Server], variable: str, factory: pytest.TempPathFactory) -> Iterator[Server | ExistingServer]:
@@ -77,11 +82,17 @@ def broker_j(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | Exis
 
 
 @pytest.fixture(scope="session")
-def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | ExistingServer]:
-    """A router; MESSAGING_TEST_ROUTER_URL (amqp1://host:port/) names one that is there already. For tests that exist
-    only where `tests.brokers.router.installed()` finds one.
-    """
-    yield from _one(Router, "MESSAGING_TEST_ROUTER_URL", tmp_path_factory)
+def qdrouterd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Router]:
+    """qpid-dispatch, for tests that exist only where `tests.brokers.router.installed()` finds it."""
+    with Router(tmp_path_factory.mktemp("qdrouterd"), "qdrouterd") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def skrouterd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Router]:
+    """skupper-router, for tests that exist only where `tests.brokers.router.installed()` finds it."""
+    with Router(tmp_path_factory.mktemp("skrouterd"), "skrouterd") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ One module for each driver; this one only lists them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,5 +44,6 @@ SUBJECTS: dict[str, Maker] = {
     "amqp1-rabbitmq": lambda root, server: amqp1("rabbitmq", server("rabbit_amqp1_broker").url_for("amqp1")),
 }
 """By the names under which docs/capabilities.md lists them."""
-if installed():
-    SUBJECTS["amqp1-router-installed"] = lambda root, server: amqp1("router", server("router").url)
+for _program in installed():
+    # Of the kind amqp1-router too, and held to what is documented of it.
+    SUBJECTS[f"amqp1-{_program}"] = partial(lambda name, root, server: amqp1("router", server(name).url), _program)
