@@ -16,6 +16,7 @@ import os
 import select
 import socket
 import ssl
+from collections import deque
 from typing import Any
 
 from messaging.drivers.wakeup import WakeUp
@@ -35,6 +36,7 @@ class Stream:
     __slots__ = (
         "_connected",
         "_context",
+        "_ends",
         "_epoll",
         "_interest",
         "_room",
@@ -67,6 +69,8 @@ class Stream:
         # One for all reads: bytes of this size come from mmap, are shrunk, and go back by munmap, 15 to 60 µs per read.
         self._room = memoryview(bytearray(_READ))
         self.coalesce = coalesce
+        self._ends: deque[int] = deque()
+        """Where each piece ends that waits, counted like `given`; without coalescing alone."""
         self.given = 0
         """Bytes that were handed to `write` in this life of the socket."""
         self.taken = 0
@@ -170,6 +174,7 @@ class Stream:
         self._socket = self._tls = None
         self._connected = self._secured = False
         self.unwritten = bytearray()
+        self._ends.clear()
         self.given = self.taken = 0
 
     def shut_down(self) -> None:
@@ -199,18 +204,22 @@ class Stream:
         self.unwritten += data
         self.given += len(data)
         if not self.coalesce:
-            self.flush()
+            self._ends.append(self.given)
 
     def flush(self) -> None:
         """Write as much as the system takes without waiting. Raises OSError when the connection is gone."""
         out = self.unwritten
         if not out or not self._secured or self._socket is None:
             return
-        self.writes += 1
+        sent = 0
         try:
-            sent = self._socket.send(out)
+            if self.coalesce:
+                self.writes += 1
+                sent = self._socket.send(out)
+            else:
+                sent = self._send_by_piece(self._socket, out)
         except (BlockingIOError, ssl.SSLWantWriteError):
-            sent = 0
+            pass
         except ssl.SSLWantReadError:
             # A renegotiation; reading goes on anyway.
             self._watch(select.EPOLLIN)
@@ -225,6 +234,22 @@ class Stream:
         else:
             del out[:sent]
             self._watch(select.EPOLLIN | select.EPOLLOUT)
+
+    def _send_by_piece(self, tcp: socket.socket, out: bytearray) -> int:
+        """Send one piece, as it was handed to `write`, at a time; returns how many bytes were taken."""
+        sent = 0
+        while self._ends:
+            piece = self._ends[0] - self.taken - sent
+            self.writes += 1
+            try:
+                taken = tcp.send(out[sent : sent + piece])
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                break
+            sent += taken
+            if taken < piece:
+                break
+            self._ends.popleft()
+        return sent
 
     def read(self) -> bytes:
         """Take what has come, b"" for nothing. Raises EOFError at the end, OSError when the connection is gone."""

@@ -14,112 +14,22 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from messaging.drivers.outbox import Outbox, in_doubt, unwritten
-from messaging.drivers.rabbit.channels import ChannelOwner, Channels
-from messaging.drivers.rabbit.confirms import Confirms, Unconfirmed
+from messaging.drivers.rabbit.channels import Channels
 from messaging.drivers.rabbit.declarations import Declarations
-from messaging.drivers.rabbit.methods import Answer, ConfirmSelect
+from messaging.drivers.rabbit.lane import DriverCopy, Item, Lane
 from messaging.drivers.rabbit.properties import Properties
-from messaging.drivers.rabbit.refusals import NOT_FOUND, about_publishing, nacked, no_route, publish_refused
+from messaging.drivers.rabbit.refusals import NOT_FOUND, about_publishing, no_route, publish_refused
 from messaging.drivers.rabbit.topology import Address, Topology
 from messaging.drivers.stream import Stream
 from messaging.errors import ConnectionLost, EncodeError, MessagingError, Rejected, TooLarge
-from messaging.message import Outgoing, RouteKind, SentResult, Stage
+from messaging.message import Outgoing, SentResult, Stage
 
-__all__ = ["DriverCopy", "Publisher"]
+__all__ = ["Publisher"]
 
 _HIGH = 256 * 1024
 """Bytes that wait for the system to take them; beyond it messages stay where they can still be withdrawn."""
-
-
-class DriverCopy(NamedTuple):
-    """A message of the driver's own; `done` gets None when the broker has confirmed it."""
-
-    address: Address
-    properties: Properties
-    body: bytes
-    done: Callable[[Exception | None], None]
-    again: bool = True
-    """Whether it is published once more when it comes back: a delay queue may have expired meanwhile."""
-
-
-Item = Outgoing | DriverCopy
-
-
-class Lane(ChannelOwner):
-    """One channel for messages out."""
-
-    __slots__ = ("_channels", "_publisher", "channel", "confirms", "copies", "lodges", "open", "outbox", "unconfirmed")
-
-    def __init__(self, publisher: Publisher, channels: Channels, confirmed: bool) -> None:
-        self._publisher = publisher
-        self._channels = channels
-        self.confirms: Confirms[Item] | None = Confirms() if confirmed else None
-        self.unconfirmed: Unconfirmed[Outgoing] = Unconfirmed(_finished)
-        self.outbox = Outbox()
-        self.copies: deque[DriverCopy] = deque()
-        self.channel: int | None = None
-        self.open = False
-        self.lodges = False
-        """Whether it has no channel of its own: what asks for direct answers has to go where they are received."""
-
-    def __bool__(self) -> bool:
-        return bool(self.outbox) or bool(self.copies)
-
-    def begin(self) -> None:
-        """Ask for the channel."""
-        if self.channel is None and self._channels.alive and not self.lodges:
-            self.channel = self._channels.open(self)
-
-    def lodge(self, channel: int | None) -> None:
-        """Use the channel of another owner from now on; None: it is gone."""
-        self.channel = channel
-        self.open = channel is not None
-
-    def on_channel_open(self) -> None:
-        """See ChannelOwner."""
-        if self.confirms is None or self.channel is None:
-            self.open = True
-        else:
-            self._channels.request(self.channel, ConfirmSelect(), self._confirming)
-
-    def _confirming(self, _answer: Answer) -> None:
-        self.open = True
-
-    def on_channel_closed(self, code: int, text: str) -> None:
-        """See ChannelOwner: one message was refused so hard that the others on the channel suffer for it."""
-        self.channel = None
-        self.open = False
-        self._publisher.lane_closed(self, code, text)
-
-    def on_returned(self, text: str, properties: Properties) -> None:
-        """See ChannelOwner."""
-        message_id = properties.message_id or ""
-        if self.confirms is not None:
-            self.confirms.returned(message_id, text)
-            return
-        outgoing = self.unconfirmed.returned(message_id)
-        if outgoing is not None:
-            self._publisher.tell(SentResult(outgoing, Stage.WRITTEN, no_route(outgoing.route, text)))
-
-    def on_confirmed(self, tag: int, multiple: bool, positive: bool) -> None:
-        """See ChannelOwner."""
-        if self.confirms is None:
-            return
-        publisher = self._publisher
-        news = publisher.news
-        for item, taken, returned in self.confirms.confirmed(tag, multiple, positive):
-            if isinstance(item, DriverCopy):
-                publisher.copy_ended(item, taken, returned)
-            elif returned is not None:
-                publisher.came_back(item, returned)
-            elif taken:
-                item.stage = Stage.TAKEN
-                news.append(SentResult(item, Stage.TAKEN))
-            else:
-                news.append(SentResult(item, Stage.WRITTEN, nacked(item)))
 
 
 class Publisher:
@@ -178,7 +88,7 @@ class Publisher:
             lane = self._asking
         else:
             lane = self._confirmed if outgoing.confirm else self._plain
-        if at_once and lane.open and not self.waiting and len(self._stream.unwritten) < _HIGH:
+        if at_once and not self.waiting and lane.free and len(self._stream.unwritten) < _HIGH:
             now = self._clock()
             if not outgoing.deadline or now < outgoing.deadline:
                 self._write(lane, outgoing, now)
@@ -256,7 +166,7 @@ class Publisher:
         while lane.copies and len(stream.unwritten) < _HIGH:
             self._write_copy(lane, lane.copies.popleft(), now)
         outbox = lane.outbox
-        while outbox and len(stream.unwritten) < _HIGH and lane.open:
+        while outbox and lane.free and len(stream.unwritten) < _HIGH:
             outgoing = outbox.pop(now)
             if outgoing is None:
                 break
@@ -477,11 +387,6 @@ class Publisher:
             self.news += outbox.lose(cause)
         self._repeated.clear()
         self.waiting = False
-
-
-def _finished(outgoing: Outgoing) -> bool:
-    # Nobody tells the end of an answer, and a server writes them for ever: without this they stay, 800 bytes each.
-    return outgoing.token is None or outgoing.route.kind is RouteKind.REPLY
 
 
 def _for_one(error: Exception) -> Exception:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from messaging.drivers.rabbit.lane import DriverCopy
 from messaging.drivers.rabbit.properties import ATTEMPT, copied
-from messaging.drivers.rabbit.publisher import DriverCopy, Publisher
+from messaging.drivers.rabbit.publisher import Publisher
 from messaging.drivers.rabbit.subscription import Subscription
 from messaging.drivers.rabbit.subscriptions import Subscriptions
 from messaging.drivers.rabbit.topology import Topology
