@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from messaging import Delivered, MessagingError
+from tests.brokers.ports import free_port
 from tests.faults.conftest import Stage
 from tests.faults.history import Entry
 from tests.faults.processes import until
@@ -16,7 +17,8 @@ from tests.faults.processes import until
 
 def misdirected(stage: Stage, plant: str = "") -> tuple[list[MessagingError], list[Entry]]:
     """Call a server whose port another one has by now; returns what callers were told, and which handlers ran."""
-    dead = stage.service("a", topic="first")
+    # One that neither the kernel nor another test gives away while nobody listens there.
+    dead = stage.service("a", topic="first", transport={"ports": str(free_port())})
     (path,) = stage.records.glob("*.record")
     record = json.loads(path.read_bytes())
     dead.kill()

@@ -182,8 +182,9 @@ def test_a_mistake_is_told_and_the_server_serves_on(there: rpc.Client, mistake: 
             mistake.action(there)
         took = time.monotonic() - begun
     assert getattr(told.value, "delivered", None) is mistake.delivered
-    # What needs no waiting is answered at once; the rest at a deadline of at most 0.3 s.
-    assert took < (0.2 if mistake.at_once else 0.4) + stall.worst
+    # What needs no waiting is answered at once, which here means: long before the deadline, however slowly the server
+    # gets to run; the rest at a deadline of at most 0.3 s, which is the caller's own business.
+    assert took < (TIMEOUT / 2 if mistake.at_once else 0.4) + stall.worst
     assert there.call(None, "echo", value="after") == "after"
 
 
@@ -191,11 +192,13 @@ def test_a_handler_that_ends_its_process_costs_its_callers_the_server(stage: Sta
     """os._exit in a handler: its caller gets ServerLost(MAYBE) at once, and later calls NoRoute."""
     worker = stage.service("a")
     client = stage.client(timeout=TIMEOUT)
-    begun = time.monotonic()
-    with pytest.raises(ServerLost) as told:
-        client.call(None, "fail", how="os._exit")
+    with Stall() as stall:
+        begun = time.monotonic()
+        with pytest.raises(ServerLost) as told:
+            client.call(None, "fail", how="os._exit")
+        took = time.monotonic() - begun
     assert told.value.delivered is MAYBE
-    assert time.monotonic() - begun < 1.0
+    assert took < TIMEOUT / 2 + stall.worst
     assert worker.wait() == 3
     with pytest.raises(NoRoute):
         client.call(None, "name")
@@ -208,9 +211,11 @@ def test_a_blocking_call_from_the_thread_that_does_the_io(stage: Stage, executor
     """
     stage.service("a", options={"executor": executor})
     client = stage.client(timeout=TIMEOUT)
-    begun = time.monotonic()
-    said = client.call(None, "call_oneself", whom="t")
-    assert time.monotonic() - begun < 1.0
+    with Stall() as stall:
+        begun = time.monotonic()
+        said = client.call(None, "call_oneself", whom="t")
+        took = time.monotonic() - begun
+    assert took < TIMEOUT / 2 + stall.worst
     assert said == "answered" if executor == "threads" else 'executor="threads"' in said
     assert client.call(None, "name") == "a"
 

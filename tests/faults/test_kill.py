@@ -95,14 +95,18 @@ def test_a_killed_server_leaves_discovery_and_the_other_one_serves_at_once(stage
 
     assert recorded() == {doomed.pid, other.pid}
     doomed.kill()
-    begun = time.monotonic()
-    assert [client.call(None, "name") for _ in range(20)] == ["b"] * 20
-    assert time.monotonic() - begun < 1.0
+    with Stall() as stall:
+        begun = time.monotonic()
+        assert [client.call(None, "name") for _ in range(20)] == ["b"] * 20
+        took = time.monotonic() - begun
+    assert took < 1.0 + stall.worst
     until(lambda: recorded() == {other.pid}, "the record of the dead server is gone", within=LEASE)
+    begun = time.monotonic()
     with pytest.raises(messaging.TransportError) as refused:
         client.prepare(server="a").call(None, "name")
     assert refused.value.delivered is Delivered.NO
-    assert time.monotonic() - begun < LEASE + 1.0
+    # Without waiting for the deadline of 5 s.
+    assert time.monotonic() - begun < 1.0
 
 
 def kills_at_random(stage: Stage, kills: int, background: Callable[..., Any], *, plant: str = "") -> History:
@@ -200,6 +204,8 @@ def test_repeating_does_not_forget_that_an_earlier_attempt_may_have_run(stage: S
     """
     worker = stage.service("a")
     client = stage.client(timeout=1.0, idempotent=True, wait_for_ready=patient)
+    # Connected: the time of the next call is for the call alone.
+    client.prepare(timeout=10.0).call(None, "name")
     future = client.submit(None, "hold", id="held", seconds=30)
     stage.effects(1)
     worker.kill()
@@ -213,11 +219,11 @@ def test_an_idempotent_call_is_answered_by_the_next_server(stage: Stage) -> None
     """An idempotent call runs in a server that is killed: it is sent again to the other one, and its caller gets the
     answer.
     """
-    doomed = stage.service("a")
-    client = stage.client(timeout=5.0, idempotent=True)
+    servers = {name: stage.service(name) for name in ("a", "b")}
+    client = stage.client(timeout=10.0, idempotent=True)
     future = client.submit(None, "work", id="work", seconds=2)
     stage.effects(1)
-    stage.service("b")
-    doomed.kill()
-    assert future.result(5) == "work"
-    assert [entry.process for entry in stage.entries("effect")] == ["a", "b"]
+    (first,) = stage.entries("effect")
+    servers.pop(first.process).kill()
+    assert future.result(10) == "work"
+    assert [entry.process for entry in stage.entries("effect")] == [first.process, *servers]

@@ -11,7 +11,7 @@ import pytest
 
 from messaging import MessagingError, NoRoute, ServerLost
 from tests.faults.conftest import Stage
-from tests.faults.processes import Worker
+from tests.faults.processes import Stall, Worker
 
 
 def busy(stage: Stage, operation: str, seconds: float, grace: float) -> tuple[Worker, Future[Any]]:
@@ -26,11 +26,11 @@ def busy(stage: Stage, operation: str, seconds: float, grace: float) -> tuple[Wo
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains(stage: Stage, number: signal.Signals) -> None:
     """What runs is finished and answered, nobody new is taken, the record goes, and the process ends with 0."""
-    worker, future = busy(stage, "work", 0.6, grace=10)
+    worker, future = busy(stage, "work", 2.0, grace=10)
     worker.signal(number)
     worker.expect("stopping")
     with pytest.raises(NoRoute):
-        stage.client(timeout=0.3).call(None, "name")
+        stage.client(timeout=5).call(None, "name")
     assert not future.done()
     assert future.result(5) == "busy"
     assert worker.expect("ran") == {"event": "ran", "clean": True}
@@ -47,10 +47,12 @@ def test_a_second_signal_aborts(stage: Stage, number: signal.Signals, status: in
     worker, future = busy(stage, "work", 20, grace=25)
     worker.signal(number)
     worker.expect("stopping")
-    begun = time.monotonic()
-    worker.signal(number)
-    assert worker.wait(2) == status
-    assert time.monotonic() - begun < 1.0
+    with Stall() as stall:
+        begun = time.monotonic()
+        worker.signal(number)
+        assert worker.wait(5) == status
+        took = time.monotonic() - begun
+    assert took < 1.0 + stall.worst
     assert isinstance(future.exception(3), ServerLost)
 
 
@@ -59,13 +61,15 @@ def test_draining_is_bounded(stage: Stage) -> None:
     time; the caller is told that the outcome is in doubt.
     """
     worker, future = busy(stage, "hold", 20, grace=0.5)
-    begun = time.monotonic()
-    worker.signal(signal.SIGTERM)
-    assert worker.expect("cancelled", within=3)["id"] == "busy"
-    assert worker.expect("ran", within=3)["clean"] is False
-    assert worker.wait(5) == 0
+    with Stall() as stall:
+        begun = time.monotonic()
+        worker.signal(signal.SIGTERM)
+        assert worker.expect("cancelled")["id"] == "busy"
+        assert worker.expect("ran")["clean"] is False
+        assert worker.wait(5) == 0
+        took = time.monotonic() - begun
     # The grace, closing the transport, and the end of an interpreter.
-    assert time.monotonic() - begun < 2.5
+    assert took < 2.5 + stall.worst
     error = future.exception(3)
     assert error is None or isinstance(error, MessagingError)
     assert stage.history().told_wrong() == []

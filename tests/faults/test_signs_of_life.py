@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from messaging import Delivered, ServerLost
+from messaging import Delivered, ServerLost, rpc
 from tests.faults.conftest import Stage
+from tests.faults.processes import Stall
 
 SILENCE = 0.6
 """Seconds without a sign of life after which a server counts as lost; it is to give one each third of that."""
@@ -29,18 +30,26 @@ def test_a_server_without_signs_of_life_is_found(stage: Stage) -> None:
     assert isinstance(stage.call(client, 10, "spin", "busy", seconds=3 * SILENCE), ServerLost)
 
 
+def measured(client: rpc.Client, size: int) -> float:
+    """Seconds for which a handler keeps the interpreter to itself; it is accepted before that."""
+    begun = time.monotonic()
+    client.call(None, "block", id="measure", size=size)
+    return time.monotonic() - begun - 0.2
+
+
 def test_a_handler_that_keeps_the_interpreter_to_itself_is_reported(stage: Stage) -> None:
     """C code that holds the interpreter's lock silences the whole process: the caller of a call that was accepted gets
     ServerLost(MAYBE) in time, and the server is called again when it is through.
     """
     stage.service("a")
     client = stage.client(timeout=20)
-    begun = time.monotonic()
-    client.call(None, "block", id="measure", size=10_000_000)
-    each = (time.monotonic() - begun - 0.2) / 10_000_000
-    begun = time.monotonic()
-    with pytest.raises(ServerLost) as told:
-        client.prepare(call_monitor_timeout=SILENCE).call(None, "block", id="deaf", size=int(2.0 / each))
+    # The quickest of three: other programs make the measurement longer, and what is derived from it too short.
+    each = min(measured(client, 3_000_000) for _ in range(3)) / 3_000_000
+    with Stall() as stall:
+        begun = time.monotonic()
+        with pytest.raises(ServerLost) as told:
+            client.prepare(call_monitor_timeout=SILENCE).call(None, "block", id="deaf", size=int(2.0 / each))
+        took = time.monotonic() - begun
     assert told.value.delivered is Delivered.MAYBE
-    assert time.monotonic() - begun < 3.0
+    assert took < 2 * SILENCE + 0.5 + stall.worst
     assert client.call(None, "name") == "a"
