@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tests.brokers.certificates import Certificates
 from tests.brokers.jars import fetched, java
+from tests.brokers.ports import free_port
 from tests.brokers.server import Server
 
 __all__ = ["BrokerJ"]
 
+_STORE_PASSWORD = "private"
 _PROGRAM = Path(__file__).with_name("java") / "RunBrokerJ.java"
 
 
@@ -21,7 +24,7 @@ class BrokerJ(Server):
     """A Broker-J that keeps everything in memory.
 
     `auto_create`: whether a queue is made for an unknown address. `login`: ask for this user and password, not for
-    ANONYMOUS.
+    ANONYMOUS. `certificates`: listen on `tls_port` for clients with a certificate, too.
     """
 
     title = "Broker-J"
@@ -29,11 +32,18 @@ class BrokerJ(Server):
     vhost = "default"
 
     def __init__(
-        self, folder: Path | None = None, *, auto_create: bool = True, login: tuple[str, str] | None = None
+        self,
+        folder: Path | None = None,
+        *,
+        auto_create: bool = True,
+        login: tuple[str, str] | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
         super().__init__(folder)
+        self.tls_port = free_port()
         self._auto_create = auto_create
         self._login = login
+        self._certificates = certificates
 
     @property
     def url(self) -> str:
@@ -79,10 +89,30 @@ class BrokerJ(Server):
             "defaultVirtualHostNode": "true",
             "virtualHostInitialConfiguration": json.dumps(host),
         }
-        return {
+        made: dict[str, object] = {
             "name": "test",
             "modelVersion": "7.0",
             "authenticationproviders": [provider],
             "ports": [port],
             "virtualhostnodes": [node],
         }
+        if self._certificates is not None:
+            store = self._certificates.server_store(_STORE_PASSWORD).as_uri()
+            made["keystores"] = [
+                {"name": "key", "type": "FileKeyStore", "storeUrl": store, "password": _STORE_PASSWORD}
+            ]
+            authority = {"type": "NonJavaTrustStore", "certificatesUrl": self._certificates.authority.as_uri()}
+            made["truststores"] = [{"name": "authority", **authority}]
+            made["authenticationproviders"] = [provider, {"name": "certificate", "type": "External"}]
+            secured = {
+                **port,
+                "name": "AMQPS",
+                "port": str(self.tls_port),
+                "transports": ["SSL"],
+                "keyStore": "key",
+                "trustStores": ["authority"],
+                "needClientAuth": "true",
+                "authenticationProvider": "certificate",
+            }
+            made["ports"] = [port, secured]
+        return made

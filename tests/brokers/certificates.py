@@ -1,4 +1,5 @@
-"""Certificates of a test's own authority: one for the server, one for a client, one that nobody has signed.
+"""Certificates of a test's own authority: one for the server, one for a server of another name, one for a client, one
+that nobody has signed.
 
 Made by openssl, which every machine with RabbitMQ has, so that no further package is needed.
 """
@@ -25,8 +26,17 @@ class Certificates:
         self.authority, self._authority_key = self._self_signed("authority", "/CN=authority of a test")
         alternatives = ",".join(["IP:127.0.0.1", *(f"DNS:{name}" for name in names)])
         self.server, self.server_key = self._signed("server", f"/CN={names[0]}", f"subjectAltName={alternatives}")
+        elsewhere = "elsewhere.example"
+        self.other, self.other_key = self._signed("other", f"/CN={elsewhere}", f"subjectAltName=DNS:{elsewhere}")
         self.client, self.client_key = self._signed("client", f"/CN={client}", "extendedKeyUsage=clientAuth")
         self.stranger, self.stranger_key = self._self_signed("stranger", "/CN=nobody that the authority knows")
+
+    def server_store(self, password: str) -> Path:
+        """The server's certificate and key in one file, as Java wants them (PKCS 12)."""
+        store = self._folder / "server.p12"
+        files = ["-in", str(self.server), "-inkey", str(self.server_key), "-out", str(store)]
+        self._run("pkcs12", "-export", "-name", "server", *files, "-passout", f"pass:{password}")
+        return store
 
     def _run(self, *arguments: str) -> None:
         openssl = program("openssl", cure="install it with: apt-get install -y openssl")

@@ -144,15 +144,6 @@ def test_an_address_that_is_not_made_on_demand_is_no_route(guarded: Artemis) -> 
         assert "anycast" in str(refused.value) or "unicast" in str(refused.value)
 
 
-def test_a_login_on_broker_j() -> None:
-    """PLAIN on another broker; without a login it says what it wants."""
-    with BrokerJ(login=("ann", "s3cret")) as broker:
-        _echoes(broker.url)
-        error = _error(broker.url.replace("ann:s3cret@", ""))
-        assert isinstance(error, AuthFailed)
-        assert "user and password" in str(error)
-
-
 # Hosts
 
 
