@@ -27,13 +27,25 @@ rootLogger.appenderRef.console.ref = console
 logger.ready.name = kafka.server.KafkaRaftServer
 logger.ready.level = info
 """
+_SCRAM = ("SCRAM-SHA-256", "SCRAM-SHA-512")
+
+
+def _login_modules(listener: str, user: str, password: str) -> dict[str, str | int]:
+    """The settings by which a listener lets one user in."""
+    modules = "org.apache.kafka.common.security"
+    scram = f"{modules}.scram.ScramLoginModule required;"
+    plain = f'{modules}.plain.PlainLoginModule required user_{user}="{password}";'
+    entries = {"PLAIN": plain, **dict.fromkeys(_SCRAM, scram)}
+    return {f"listener.name.{listener}.{name.lower()}.sasl.jaas.config": entry for name, entry in entries.items()}
 
 
 class Kafka(Server):
     """A Kafka broker. The plain port is always open, and so is `proxied_listen`.
 
     `settings`: further lines of server.properties. `login`: listen on `sasl_port` too, for this user and password, by
-    PLAIN or SCRAM-SHA-256. `certificates`: listen for TLS too, on `tls_port`.
+    PLAIN or SCRAM. `certificates`: listen for TLS too, on `tls_port`; with a certificate of another name on
+    `misnamed_port`; for clients that have a certificate on `mutual_port`. With both, on `secure_port` for the login
+    over TLS.
 
     Kafka's clients go where the broker tells them to, so a proxy in between has to be announced: what listens on
     `proxied_listen` tells its clients to come to `proxied_port`, where a test may put a proxy.
@@ -52,31 +64,34 @@ class Kafka(Server):
     ) -> None:
         super().__init__(folder)
         self.sasl_port, self.tls_port, self.proxied_listen, self.proxied_port = (free_port() for _ in range(4))
+        self.secure_port, self.mutual_port, self.misnamed_port = (free_port() for _ in range(3))
         self._login = login
         controller = free_port()
         listeners = [("PLAIN", "PLAINTEXT", self.port), ("PROXIED", "PLAINTEXT", self.proxied_listen)]
         self._settings: dict[str, str | int] = {}
         if login is not None:
             listeners.append(("LOGIN", "SASL_PLAINTEXT", self.sasl_port))
-            modules = "org.apache.kafka.common.security"
-            user, password = login
-            self._settings |= {
-                "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256",
-                "listener.name.login.plain.sasl.jaas.config": f"{modules}.plain.PlainLoginModule required "
-                f'user_{user}="{password}";',
-                "listener.name.login.scram-sha-256.sasl.jaas.config": f"{modules}.scram.ScramLoginModule required;",
-            }
+            self._settings["sasl.enabled.mechanisms"] = ",".join(("PLAIN", *_SCRAM))
         if certificates is not None:
             listeners.append(("TLS", "SSL", self.tls_port))
-            identity = self.folder / "identity.pem"
-            identity.write_text(certificates.server_key.read_text() + certificates.server.read_text(), "ascii")
+            listeners.append(("MUTUAL", "SSL", self.mutual_port))
+            listeners.append(("MISNAMED", "SSL", self.misnamed_port))
             self._settings |= {
                 "ssl.keystore.type": "PEM",
-                "ssl.keystore.location": str(identity),
+                "ssl.keystore.location": self._identity(certificates.server_key, certificates.server),
                 "ssl.truststore.type": "PEM",
                 "ssl.truststore.location": str(certificates.authority),
-                "ssl.client.auth": "requested",
+                "listener.name.mutual.ssl.client.auth": "required",
+                "listener.name.misnamed.ssl.keystore.type": "PEM",
+                "listener.name.misnamed.ssl.keystore.location": self._identity(
+                    certificates.other_key, certificates.other
+                ),
             }
+        if login is not None and certificates is not None:
+            listeners.append(("SECURE", "SASL_SSL", self.secure_port))
+        if login is not None:
+            for listener in [name for name, kind, _ in listeners if kind.startswith("SASL")]:
+                self._settings |= _login_modules(listener.lower(), *login)
         kinds = [*((name, kind) for name, kind, _ in listeners), ("CONTROLLER", "PLAINTEXT")]
         addresses = ",".join(f"{name}://{self.host}:{port}" for name, _, port in listeners)
         self._settings |= {
@@ -111,6 +126,12 @@ class Kafka(Server):
         }
         self._settings |= settings or {}
 
+    def _identity(self, key: Path, certificate: Path) -> str:
+        """Put a key and its certificate into one file, and return its path."""
+        identity = self.folder / f"identity-{certificate.name}"
+        identity.write_text(key.read_text() + certificate.read_text(), "ascii")
+        return str(identity)
+
     @property
     def url(self) -> str:
         return self.url_for("kafka")
@@ -122,8 +143,16 @@ class Kafka(Server):
     @property
     def sasl_url(self) -> str:
         """The URL with the login."""
+        return self._with_login(self.sasl_port)
+
+    @property
+    def secure_url(self) -> str:
+        """The URL with the login, of the port for TLS."""
+        return self._with_login(self.secure_port)
+
+    def _with_login(self, port: int) -> str:
         assert self._login is not None, "this broker asks for no login"
-        return f"kafka://{self._login[0]}:{self._login[1]}@{self.host}:{self.sasl_port}/"
+        return f"kafka://{self._login[0]}:{self._login[1]}@{self.host}:{port}/"
 
     @property
     def tls_url(self) -> str:
@@ -150,7 +179,8 @@ class Kafka(Server):
         format_ = ["kafka.tools.StorageTool", "format", "--cluster-id", cluster]
         if self._login is not None:
             user, password = self._login
-            format_ += ["--add-scram", f"SCRAM-SHA-256=[name={user},password={password}]"]
+            for mechanism in _SCRAM:
+                format_ += ["--add-scram", f"{mechanism}=[name={user},password={password}]"]
         command = self._java(*format_, "-c", str(self.folder / "server.properties"))
         done = subprocess.run(command, capture_output=True, text=True, cwd=self.folder)
         if done.returncode:

@@ -1,5 +1,5 @@
-"""kafka:// on a real broker, where the suite does not look: logins, TLS, missing topics and brokers, forks, long
-handlers, the order of keys, and what a pool's topics hold.
+"""kafka:// on a real broker, where the suite does not look: missing topics and brokers, forks, long handlers, the order
+of keys, and what a pool's topics hold.
 """
 
 from __future__ import annotations
@@ -8,8 +8,7 @@ import multiprocessing
 import os
 import secrets
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +17,6 @@ from confluent_kafka import Consumer, Producer
 
 import messaging
 from messaging import (
-    AuthFailed,
     ConfigError,
     ConnectFailed,
     DeadlineExceeded,
@@ -32,12 +30,8 @@ from messaging import (
 )
 from messaging.drivers.kafka import configuration
 from messaging.errors import InvalidUrl
-from tests.brokers.certificates import Certificates
-from tests.brokers.kafka import Kafka
 from tests.brokers.ports import free_port
 from tests.faults.processes import until
-
-USER, PASSWORD = "messaging", "secret-word"
 
 
 class Audit:
@@ -57,23 +51,6 @@ class Audit:
 def topic() -> str:
     """A topic that nobody has used."""
     return f"t-{secrets.token_hex(6)}"
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> Iterator[Kafka]:
-    """A broker that asks for a login on one port, and speaks TLS on another."""
-    folder = tmp_path_factory.mktemp("guarded-kafka")
-    with Kafka(folder, login=(USER, PASSWORD), certificates=certificates) as broker:
-        yield broker
-
-
-def passes(url: str, topic: str, **options: Any) -> None:
-    """One notification goes from a notifier to a listener."""
-    audit = Audit()
-    with messaging.open_transport(url, **options) as transport:
-        with notify.Listener(transport, [messaging.Target(topic=topic)], [audit]):
-            notify.Notifier(transport, topics=[topic]).info({}, "event", 1)
-            until(lambda: audit.events, "the notification")
 
 
 # Building
@@ -131,54 +108,6 @@ def test_a_missing_broker_is_told_with_its_cause(topic: str) -> None:
         listener = notify.Listener(transport, [messaging.Target(topic=topic)], [Audit()])
         with pytest.raises(DeadlineExceeded, match="Connection refused"):
             listener.start(1.0)
-
-
-@pytest.mark.parametrize("sasl", ["plain", "scram-sha-256"])
-def test_a_login_is_taken(guarded: Kafka, topic: str, sasl: str) -> None:
-    """By PLAIN and by SCRAM; the password is in no repr."""
-    passes(guarded.sasl_url, topic, sasl=sasl)
-    with messaging.open_transport(guarded.sasl_url) as transport:
-        assert PASSWORD not in repr(transport)
-        assert PASSWORD not in repr(transport._settings)
-
-
-def test_credentials_are_asked_for(guarded: Kafka, topic: str) -> None:
-    """A function gives the login, where the URL has none."""
-    asked: list[int] = []
-
-    def credentials() -> tuple[str, str]:
-        asked.append(1)
-        return USER, PASSWORD
-
-    passes(f"kafka://127.0.0.1:{guarded.sasl_port}", topic, credentials=credentials)
-    assert asked
-
-
-@pytest.mark.parametrize("sasl", ["plain", "scram-sha-256"])
-def test_a_wrong_password_ends_it_at_once(guarded: Kafka, topic: str, sasl: str) -> None:
-    """AuthFailed long before the deadline, for whoever comes later too, and it is not tried again."""
-    url = f"kafka://{USER}:wrong-word@127.0.0.1:{guarded.sasl_port}"
-    with messaging.open_transport(url, sasl=sasl) as transport:
-        notifier = notify.Notifier(transport, topics=[topic], timeout=20)
-        begun = time.monotonic()
-        with pytest.raises(AuthFailed, match="refused the login") as caught:
-            notifier.info({}, "event", 1)
-        assert time.monotonic() - begun < 10
-        assert "wrong-word" not in str(caught.value)
-        with pytest.raises(messaging.MessagingError):
-            notifier.info({}, "event", 2)
-        with pytest.raises(AuthFailed):
-            notify.Listener(transport, [messaging.Target(topic=topic)], [Audit()]).start(20)
-
-
-def test_tls_is_verified(guarded: Kafka, certificates: Certificates, topic: str) -> None:
-    """It passes with the authority that has signed, or when nothing is verified; else the reason is told."""
-    passes(guarded.tls_url, topic, tls=True, tls_ca=str(certificates.authority))
-    passes(guarded.tls_url, f"{topic}-2", tls=True, tls_verify=False)
-    with messaging.open_transport(guarded.tls_url, tls=True) as transport:
-        with pytest.raises(DeadlineExceeded, match=r"(?i)certificate|ssl") as caught:
-            notify.Notifier(transport, topics=[topic], timeout=2).info({}, "event", 1)
-        assert caught.value.delivered is Delivered.NO
 
 
 # Topics

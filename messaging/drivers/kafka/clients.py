@@ -21,7 +21,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from messaging.drivers.kafka.reasons import code_of, is_login, is_outage, of_connection
+from messaging.drivers.kafka.reasons import code_of, explained, is_login, is_outage, of_connection
 from messaging.errors import ConfigError, ConnectFailed, Forked
 
 __all__ = ["Log", "Troubles", "ask", "check_fork", "client_id", "dispose", "make_consumer", "make_producer"]
@@ -102,7 +102,7 @@ class Troubles:
         """Called by the library while it is polled."""
         self.fatal = self.fatal or error.fatal()
         if error.code() == KafkaError._TRANSPORT or error.code() == KafkaError._RESOLVE:
-            self._said = str(error.str())
+            self._said = explained(str(error.str()))
         self.news.append(error)
 
     def outage(self) -> ConnectFailed | None:
@@ -113,7 +113,7 @@ class Troubles:
             if is_login(error):
                 return of_connection(error)
             if error.code() == KafkaError._SSL:
-                self._said = f"TLS: {error.str()}"
+                self._said = explained(str(error.str()))
             if is_outage(error) or error.fatal():
                 found = of_connection(error, self._said)
         return found

@@ -15,7 +15,7 @@ from messaging.errors import (
     TransportError,
 )
 
-__all__ = ["code_of", "is_login", "is_outage", "missing_topic", "of_connection", "of_message"]
+__all__ = ["code_of", "explained", "is_login", "is_outage", "missing_topic", "of_connection", "of_message"]
 
 _LOGIN = {
     KafkaError._AUTHENTICATION,
@@ -55,6 +55,15 @@ def is_login(error: KafkaError) -> bool:
     return error.code() in _LOGIN
 
 
+def explained(text: str) -> str:
+    """What the library says of a connection, with the options that cure what is wrong about TLS."""
+    if "certificate verify failed" in text:
+        return f"{text}; the certificate has to name this host, and an authority in tls_ca has to have signed it"
+    if "alert" in text and "certificate" in text:
+        return f"{text}; the broker wants another certificate of ours (options tls_cert and tls_key)"
+    return text
+
+
 def is_outage(error: KafkaError) -> bool:
     """Whether no broker is connected any more."""
     return error.code() in _OUTAGE
@@ -79,6 +88,8 @@ def of_connection(error: KafkaError, told: str = "") -> ConnectFailed:
         return AuthFailed(f"this user may not do that on the Kafka cluster: {_text(error)}")
     if error.fatal():
         return ConnectFailed(f"the Kafka producer cannot go on, and another one takes its place: {_text(error)}")
+    if is_outage(error) and not told:
+        told = "each connection was closed without a word, as is usual where TLS (option tls) or a login is wanted"
     return ConnectFailed(f"no Kafka broker could be reached: {told or _text(error)}")
 
 
