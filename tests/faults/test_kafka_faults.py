@@ -6,17 +6,26 @@ passes find the bugs.
 
 from __future__ import annotations
 
+import secrets
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
+import messaging
+from messaging import notify
+from messaging.drivers.base import Role
+from messaging.drivers.kafka import configuration
+from messaging.drivers.kafka.options import KafkaSettings
 from tests.brokers.kafka import Kafka
+from tests.conformance.subjects.kafka_proxy import KafkaProxy
 from tests.faults.fleet import Fleet
 from tests.faults.processes import Stall, came_true, until
 
@@ -188,3 +197,46 @@ def test_a_notifier_killed_with_what_it_has_buffered(tmp_path: Path, broker: Kaf
     assert len(histories["sound"].ended) > 50
     assert histories["sound"].lost("notify", ["a"]) == []
     assert histories["confirms_what_is_buffered"].lost("notify", ["a"]) != []
+
+
+def test_a_lost_confirmation_does_not_double_what_is_stored(broker: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker stores a notification, and its answer is lost: the library sends it again, it is confirmed, and stored
+    once. Planted: a producer that is not idempotent.
+    """
+    producer = configuration.producer
+
+    def careless(settings: KafkaSettings, *others: Any) -> dict[str, Any]:
+        return producer(settings, *others) | ({"enable.idempotence": False} if settings.client_id == "careless" else {})
+
+    monkeypatch.setattr(configuration, "producer", careless)
+    topics = {name: f"t{secrets.token_hex(4)}" for name in ("sound", "careless")}
+    proxy = KafkaProxy(broker.proxied_port, broker.proxied_listen)
+    with ExitStack() as stack:
+        stack.callback(proxy.close)
+        threads = stack.enter_context(ThreadPoolExecutor(len(topics)))
+        sends = []
+        for name, topic in topics.items():
+            transport = stack.enter_context(
+                messaging.open_transport(
+                    f"kafka://127.0.0.1:{broker.proxied_port}/", client_id=name, create_topics="all", heartbeat=0.5
+                )
+            )
+            notifier = notify.Notifier(transport, topics=[topic], timeout=30)
+            notifier.info({}, "event", 1)
+            connection: Any = transport.operations(Role.NOTIFIER).reactor._connection
+            proxy.lose_answers(connection.client_id)
+            sends.append(threads.submit(notifier.info, {}, "event", 2))
+        for send in sends:
+            send.result(40)
+    assert stored(broker, topics["sound"]) == 2
+    assert stored(broker, topics["careless"]) == 3
+
+
+def stored(broker: Kafka, topic: str) -> int:
+    """How many messages a topic of one partition has."""
+    consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": topic})
+    try:
+        _, end = consumer.get_watermark_offsets(TopicPartition(f"messaging.{topic}", 0), timeout=10)
+    finally:
+        consumer.close()
+    return int(end)

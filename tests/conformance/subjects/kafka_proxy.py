@@ -34,6 +34,7 @@ class _Link:
         self.name = ""
         self.moving = threading.Event()
         self.moving.set()
+        self.hears = True
 
     def run(self) -> None:
         try:
@@ -44,6 +45,8 @@ class _Link:
                     data = side.recv(262_144)
                     if not data:
                         return
+                    if side is self.broker and not self.hears:
+                        continue
                     if side is self.client and not self.name:
                         length = int.from_bytes(data[_NAME_AT - 2 : _NAME_AT], "big")
                         self.name = data[_NAME_AT : _NAME_AT + length].decode()
@@ -112,6 +115,11 @@ class KafkaProxy:
         finally:
             for link in links:
                 link.moving.set()
+
+    def lose_answers(self, name: str) -> None:
+        """Let nothing that the broker says through on the connections that a client has now; it gets what it is told."""
+        for link in self._of(name):
+            link.hears = False
 
     def close(self) -> None:
         """Break everything, and listen no more."""
