@@ -8,12 +8,13 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from tests.faults import plants
 
-__all__ = ["obey", "settings", "tell"]
+__all__ = ["obey", "settings", "tell", "watch"]
 
 _telling = threading.Lock()
 
@@ -31,6 +32,18 @@ def tell(event: str, **details: Any) -> None:
     with _telling:
         sys.stdout.write(line)
         sys.stdout.flush()
+
+
+def watch(health: Callable[[], Mapping[str, Any]]) -> None:
+    """Tell the test when connections are lost, `disconnected` with the time: it would hear of it later than it was."""
+
+    def look() -> None:
+        pause = threading.Event()
+        while health()["connected"]:
+            pause.wait(0.005)
+        tell("disconnected", at=time.monotonic())
+
+    threading.Thread(target=look, name="watch", daemon=True).start()
 
 
 def obey(commands: Mapping[str, Callable[..., Any]]) -> None:

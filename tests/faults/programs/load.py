@@ -12,7 +12,7 @@ from typing import Any
 import messaging
 from messaging import notify, rpc
 from tests.faults.history import Recorder
-from tests.faults.worker import obey, settings, tell
+from tests.faults.worker import obey, settings, tell, watch
 
 options = settings()
 name: str = options["name"]
@@ -83,4 +83,13 @@ def burst(number: int, first: int = 0) -> int:
 
 
 tell("ready")
-obey({"start": start, "stop": stop, "burst": burst, "stats": transport.stats, "health": transport.health})
+obey(
+    {
+        "start": start,
+        "stop": stop,
+        "burst": burst,
+        "stats": transport.stats,
+        "health": transport.health,
+        "watch": lambda: watch(transport.health),
+    }
+)

@@ -10,7 +10,7 @@ from typing import Any
 import messaging
 from messaging import notify, rpc
 from tests.faults.history import REDELIVERED, Recorder
-from tests.faults.worker import obey, settings, tell
+from tests.faults.worker import obey, settings, tell, watch
 
 options = settings()
 name: str = options["name"]
@@ -64,4 +64,4 @@ if options.get("pool"):
 for service in services:
     service.start()
 tell("ready")
-obey({"stats": transport.stats, "health": transport.health})
+obey({"stats": transport.stats, "health": transport.health, "watch": lambda: watch(transport.health)})
