@@ -15,22 +15,22 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import msgspec
+
 __all__ = ["CoroutineJob", "CoroutineRunner", "LoopTasks"]
 
 
-class CoroutineJob:
+class CoroutineJob(msgspec.Struct, eq=False):
     """A coroutine to run: made late, so that one that never starts is never left unawaited.
 
     The coroutine calls `begun` first, and `LoopTasks.ended` as the last thing that it does. That is told by the
-    coroutine itself because a callback of its task costs one more turn of the loop per job.
+    coroutine itself because a callback of its task costs one more turn of the loop per job. A struct, as all that is
+    made once per call.
     """
 
-    __slots__ = ("cancelled", "make", "started")
-
-    def __init__(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self.make = make
-        self.started = False
-        self.cancelled = False
+    make: Callable[[], Coroutine[Any, Any, None]]
+    started: bool = False
+    cancelled: bool = False
 
     def begun(self) -> bool:
         """Say that it runs; False when it was cancelled before, and has nothing to do."""
@@ -65,9 +65,8 @@ class LoopTasks:
         self._parked: deque[CoroutineJob] = deque()
         self._tasks: dict[CoroutineJob, asyncio.Task[None]] = {}
 
-    def job(self, make: Callable[[], Coroutine[Any, Any, None]]) -> CoroutineJob:
-        """Wrap what makes a coroutine, to be started and cancelled; it calls `begun` and `ended` itself."""
-        return CoroutineJob(make)
+    job = CoroutineJob
+    """Wraps what makes a coroutine, to be started and cancelled; it calls `begun` and `ended` itself."""
 
     def plain_job(self, make: Callable[[], Coroutine[Any, Any, None]]) -> CoroutineJob:
         """The same for a coroutine that knows nothing of its job, for one more frame."""
@@ -130,9 +129,8 @@ class CoroutineRunner:
         self._tasks: LoopTasks | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def job(self, make: Callable[[], Coroutine[Any, Any, None]]) -> CoroutineJob:
-        """Wrap what makes a coroutine, to be started and cancelled; it calls `begun` and `ended` itself."""
-        return CoroutineJob(make)
+    job = CoroutineJob
+    """Wraps what makes a coroutine, to be started and cancelled; it calls `begun` and `ended` itself."""
 
     def plain_job(self, make: Callable[[], Coroutine[Any, Any, None]]) -> CoroutineJob:
         """The same for a coroutine that knows nothing of its job, for one more frame."""

@@ -57,12 +57,15 @@ class Outbox:
     both are below half of that; the driver compares it before and after and tells BLOCKED and READY.
     """
 
-    __slots__ = ("_bytes", "_earliest", "_high_bytes", "_high_count", "_news", "_waiting", "blocked")
+    __slots__ = ("_bytes", "_high_bytes", "_high_count", "_news", "_waiting", "blocked", "next_expiry")
 
     def __init__(self, high_count: int = 10_000, high_bytes: int = 64 * 1024 * 1024) -> None:
         self._waiting: deque[Outgoing] = deque()
         self._bytes = 0
-        self._earliest = math.inf
+        self.next_expiry = math.inf
+        """When `expire` is to be called next, on the clock of the deadlines; infinity: never. An attribute, because some
+        drivers look several times per message.
+        """
         self._high_count = high_count
         self._high_bytes = high_bytes
         self._news: list[SentResult] = []
@@ -76,17 +79,12 @@ class Outbox:
         """Bytes of bodies that wait; what was withdrawn counts until it is passed over."""
         return self._bytes
 
-    @property
-    def next_expiry(self) -> float:
-        """When `expire` is to be called next, on the clock of the deadlines; infinity: never."""
-        return self._earliest
-
     def push(self, outgoing: Outgoing) -> None:
         """Append a message."""
         self._waiting.append(outgoing)
         self._bytes += len(outgoing.body)
-        if outgoing.deadline and outgoing.deadline < self._earliest:
-            self._earliest = outgoing.deadline
+        if outgoing.deadline and outgoing.deadline < self.next_expiry:
+            self.next_expiry = outgoing.deadline
         if len(self._waiting) > self._high_count or self._bytes > self._high_bytes:
             self.blocked = True
 
@@ -94,8 +92,8 @@ class Outbox:
         """Put back in front what `pop` returned and could not be written after all."""
         self._waiting.appendleft(outgoing)
         self._bytes += len(outgoing.body)
-        if outgoing.deadline and outgoing.deadline < self._earliest:
-            self._earliest = outgoing.deadline
+        if outgoing.deadline and outgoing.deadline < self.next_expiry:
+            self.next_expiry = outgoing.deadline
 
     def pop(self, now: float) -> Outgoing | None:
         """Take the next message that is to be written at the time `now`; None: there is none.
@@ -117,7 +115,7 @@ class Outbox:
 
     def expire(self, now: float) -> None:
         """Take out what has expired or was withdrawn by the time `now`; the news are in `news`."""
-        if now < self._earliest:
+        if now < self.next_expiry:
             return
         waiting: deque[Outgoing] = deque()
         size = 0
@@ -134,7 +132,7 @@ class Outbox:
                 earliest = outgoing.deadline
         self._waiting = waiting
         self._bytes = size
-        self._earliest = max(earliest, now + _EXPIRY_STEP)
+        self.next_expiry = max(earliest, now + _EXPIRY_STEP)
         self._settle_down()
 
     def news(self) -> list[SentResult]:
@@ -148,7 +146,7 @@ class Outbox:
         news += [unwritten(outgoing, cause) for outgoing in self._waiting if not outgoing.withdrawn]
         self._waiting.clear()
         self._bytes = 0
-        self._earliest = math.inf
+        self.next_expiry = math.inf
         self.blocked = False
         return news
 
@@ -156,4 +154,4 @@ class Outbox:
         if self.blocked and 2 * len(self._waiting) <= self._high_count and 2 * self._bytes <= self._high_bytes:
             self.blocked = False
         if not self._waiting:
-            self._earliest = math.inf
+            self.next_expiry = math.inf

@@ -32,6 +32,10 @@ _ROUNDS = 4
 """How often one pump fires events that its own events have caused: a settlement made in on_deliveries is told in the
 same pump.
 """
+_NEVER = math.inf
+# A member of an enumeration costs 70 ns to look up, as much as a call.
+_WRITTEN = Stage.WRITTEN
+_TAKEN = Stage.TAKEN
 _PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
 
 
@@ -102,7 +106,7 @@ class MemoryConnection:
 
     def _write(self, outgoing: Outgoing) -> None:
         # The stage first, then the look at `withdrawn`: its sender does it the other way round.
-        outgoing.stage = Stage.WRITTEN
+        outgoing.stage = _WRITTEN
         if outgoing.withdrawn:
             return
         link = self._link
@@ -149,7 +153,7 @@ class MemoryConnection:
                 self._confirm(outgoing, taker)
 
     def _write_into_silence(self, outgoing: Outgoing) -> None:
-        outgoing.stage = Stage.WRITTEN
+        outgoing.stage = _WRITTEN
         if not outgoing.withdrawn:
             self._link.unprocessed.append(outgoing)
 
@@ -159,11 +163,11 @@ class MemoryConnection:
 
     def _confirm(self, outgoing: Outgoing, taker: Any) -> None:
         link = self._link
-        result = SentResult(outgoing, Stage.TAKEN, None, taker)
+        result = SentResult(outgoing, _TAKEN, None, taker)
         if self.hub.faults.withholding:
             link.unconfirmed.append(result)
         else:
-            outgoing.stage = Stage.TAKEN
+            outgoing.stage = _TAKEN
             link.call()
             link.answers.append(result)
 
@@ -179,7 +183,7 @@ class MemoryConnection:
         if timeout > 0.0:
             with lock:
                 due = self._next_due()
-                wait = timeout if due == math.inf else min(timeout, due - self._clock())
+                wait = timeout if due == _NEVER else min(timeout, due - self._clock())
                 asleep = wait > 0.0 and not link.urgent and (not link.hot or link.stalled) and wakeup.lie_down()
             if asleep:
                 # Virtual time passes when somebody says so, and wakes us.
@@ -222,7 +226,7 @@ class MemoryConnection:
         if link.urgent or (link.hot and not link.stalled) or self._settled:
             return 0.0
         due = self._next_due()
-        return due if due == math.inf else max(0.0, due - self._clock())
+        return due if due == _NEVER else max(0.0, due - self._clock())
 
     def _next_due(self) -> float:
         return min(self._due, self._outbox.next_expiry, self.hub.due)
@@ -234,7 +238,7 @@ class MemoryConnection:
         link.wakeup.get_up(idle=not (urgent or link.hot))
         link.urgent = False
         due = self._next_due()
-        if urgent or due < math.inf:
+        if urgent or due < _NEVER:
             now = self._clock()
             if hub.due <= now:
                 hub.run_timers(now)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Message", "Queue", "Subscription"]
 
+# A member of an enumeration costs 70 ns to look up, as much as a call.
+_REPLIES = SourceKind.REPLY
+
 
 class Message(msgspec.Struct, eq=False):
     """A message inside the hub, in one queue: a fanout makes one for each server."""
@@ -83,7 +86,7 @@ class Subscription:
         ready = self.ready
         source = self.source
         # An answer is settled by being picked up: nobody else could do anything with it.
-        kept = source.kind is not SourceKind.REPLY
+        kept = source.kind is not _REPLIES
         expired = 0
         while ready and len(batch) < most:
             message = ready.popleft()
