@@ -39,6 +39,7 @@ class Stream:
         "_ends",
         "_epoll",
         "_interest",
+        "_least",
         "_room",
         "_secured",
         "_server_name",
@@ -62,6 +63,8 @@ class Stream:
         self._connected = False
         self._secured = False
         self._interest = 0
+        self._least = 1
+        """For how many bytes the socket wakes up."""
         self._context: ssl.SSLContext | None = None
         self._server_name = ""
         self.unwritten = bytearray()
@@ -88,10 +91,17 @@ class Stream:
         """End a wait, or keep the next one from waiting. Thread-safe, and safe in a signal handler."""
         self._wakeup.ring()
 
-    def wait(self, seconds: float) -> bool:
-        """Wait at most `seconds` for the socket or a wake-up; returns whether the socket has something."""
-        ready = False
-        for descriptor, _ in self._epoll.poll(seconds):
+    def wait(self, seconds: float, least: int = 1) -> bool:
+        """Wait at most `seconds` for the socket or a wake-up; returns whether the socket has something.
+
+        `least`: for how many bytes to wake up; it is worth looking for fewer when the time is over.
+        """
+        if least != self._least and self._socket is not None:
+            self._least = least
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
+        found = self._epoll.poll(seconds)
+        ready = least > 1 and not found
+        for descriptor, _ in found:
             if descriptor == self._wakeup.descriptor:
                 self._wakeup.silence()
             else:
@@ -126,6 +136,7 @@ class Stream:
             tcp.close()
             raise
         self._socket = tcp
+        self._least = 1
         self._connected = self._secured = False
         self._watch(select.EPOLLOUT)
         self._context = context

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -139,9 +141,40 @@ def test_an_address_that_is_not_made_on_demand_is_no_route(guarded: Artemis) -> 
         with pytest.raises(NoRoute, match="nothing at") as caught:
             client.cast({}, "ping_back", value="x")
         assert caught.value.delivered is Delivered.NO
+        for _ in range(3):
+            # The first one finds nobody at the connection; the next ones wait at it themselves.
+            begun = time.monotonic()
+            with pytest.raises(NoRoute, match="nothing at"):
+                client.call({}, "ping_back", value="x")
+            assert time.monotonic() - begun < 5
         with pytest.raises(MessagingError) as refused:
             rpc.Server(transport, Target(topic=_topic(), server="a"), [Service()]).start(10)
         assert "anycast" in str(refused.value) or "unicast" in str(refused.value)
+
+
+def test_a_lone_call_is_not_woken_by_its_acceptance(artemis_broker: Artemis) -> None:
+    """Whoever waits for an answer alone sleeps until something larger than an acceptance comes, for 5 ms at the most;
+    with anything else under way every frame ends the wait.
+    """
+    with ExitStack() as stack:
+        caller = Bare(artemis_broker.url, Role.RPC_CLIENT, {})
+        stack.callback(caller.close)
+        caller.connect()
+        caller.subscribe(Source.reply())
+        route = Route.any("ex", _topic())
+
+        def waits(confirm: bool) -> float:
+            caller.publish(route, reply_to=True, confirm=confirm)
+            begun = time.monotonic()
+            caller.pump(0.005)
+            waited = time.monotonic() - begun
+            caller.until(lambda: not caller.connection._sending.under_way, "the acceptance")  # type: ignore[attr-defined]
+            return waited
+
+        for _ in range(20):
+            waits(True)
+        assert min(waits(False) for _ in range(10)) >= 0.005
+        assert min(waits(True) for _ in range(30)) < 0.005
 
 
 # Hosts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
@@ -90,5 +91,29 @@ def test_much_that_has_come_is_read_piece_by_piece() -> None:
         assert data == sent
         other.close()
         assert stream.wait(10)
+        with pytest.raises(EOFError):
+            stream.read()
+
+
+def test_a_few_bytes_need_not_end_a_wait() -> None:
+    """Fewer bytes than are wanted are told of when the time is over, or at once when fewer are wanted; enough of them,
+    and the end of the connection, end the wait.
+    """
+    with connected() as (stream, other):
+        other.sendall(b"few")
+        begun = time.monotonic()
+        assert stream.wait(0.05, 40)
+        assert time.monotonic() - begun >= 0.05
+        assert stream.wait(10)
+        assert stream.read() == b"few"
+        begun = time.monotonic()
+        other.sendall(b"x" * 40)
+        assert stream.wait(10, 40)
+        assert stream.read() == b"x" * 40
+        stream.wake()
+        assert not stream.wait(10, 40)
+        other.close()
+        assert stream.wait(10, 40)
+        assert time.monotonic() - begun < 5
         with pytest.raises(EOFError):
             stream.read()

@@ -167,6 +167,14 @@ class Sending:
         """Whether nothing waits, and nothing is unanswered."""
         return not self.under_way and not any(link.outbox for link in self._links.values())
 
+    @property
+    def awaits_an_answer(self) -> bool:
+        """Whether one call alone is under way, whose sender wants its answer and not what the peer says of it."""
+        if len(self.under_way) != 1 or self._life is None or self._life.profile.routed:
+            return False
+        ((outgoing, _),) = self.under_way.values()
+        return outgoing.reply_to and not outgoing.confirm
+
     # Messages
 
     def publish(self, outgoing: Outgoing) -> None:
