@@ -6,15 +6,18 @@ nobody fails without, and the head of every run says which there are.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.brokers.certificates import Certificates
 from tests.brokers.ports import free_port
 from tests.brokers.server import Server, program
 
-__all__ = ["PROGRAMS", "Router", "installed", "listed"]
+__all__ = ["PROGRAMS", "Router", "RouterOfTests", "installed", "listed"]
 
 PROGRAMS = ("qdrouterd", "skrouterd")
 _DISTRIBUTIONS = {"multicast": "multicast", "unicast": "closest", "anycast": "balanced"}
@@ -117,6 +120,23 @@ class Router(Server):
             _entity("sslProfile", name="tests", **files),
             _entity("listener", host=self.host, port=self.tls_port, sslProfile="tests", **asked),
         ]
+
+
+class RouterOfTests(Server):
+    """The router that the tests have everywhere, as a process that can be killed."""
+
+    title = "the router of the tests"
+
+    @property
+    def url(self) -> str:
+        return f"amqp1://{self.host}:{self.port}/"
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "tests.unit.amqp1_router", str(self.port)]
+
+    def environment(self) -> Mapping[str, str]:
+        """The environment of the process."""
+        return {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
 
 
 def _entity(kind: str, **attributes: str | int | Path) -> str:

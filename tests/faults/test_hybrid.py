@@ -12,7 +12,8 @@ import pytest
 
 import messaging
 from messaging import rpc
-from tests.brokers import Kafka, Rabbit, Server
+from tests.brokers import Kafka, Rabbit, Router, Server
+from tests.brokers.router import RouterOfTests, installed
 from tests.faults.conftest import Stage
 from tests.faults.pace import p99, paced
 from tests.faults.processes import Stall, Worker, until
@@ -56,6 +57,12 @@ def kafka() -> Iterator[Kafka]:
         yield broker
 
 
+@pytest.fixture(scope="module", params=["the router of the tests", *installed()])
+def router(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with Router(kind=request.param) if request.param in installed() else RouterOfTests() as running:
+        yield running
+
+
 def configured(directory: Path, rpc_url: str, notify_url: str) -> Path:
     """The file that says which transports a service has."""
     path = directory / "service.toml"
@@ -85,11 +92,16 @@ def beside(measure: Callable[[float], list[float]], break_it: Callable[[], None]
     return Beside(before, during, stall.worst)
 
 
+def routed(router: Server) -> str:
+    """The URL by which calls go over a router."""
+    return f"{router.url}?profile=router"
+
+
 def calls_beside_an_outage(
-    stage: Stage, notify_server: Server, break_it: Callable[[], None], plant: str = ""
+    stage: Stage, notify_server: Server, break_it: Callable[[], None], plant: str = "", rpc_url: str = ""
 ) -> Beside:
-    """Calls over ZeroMQ, notifications over a broker that breaks."""
-    config = configured(stage.directory, stage.url, notify_server.url)
+    """Calls over ZeroMQ, or what `rpc_url` says, and notifications over a broker that breaks."""
+    config = configured(stage.directory, rpc_url or stage.url, notify_server.url)
     service(stage, config, plant)
     with messaging.open_transports(messaging.load_config(config)) as transports:
         client = rpc.Client(transports.rpc, messaging.Target(topic=stage.topic), timeout=10)
@@ -125,6 +137,32 @@ def test_a_frozen_broker_of_calls_leaves_notifications_alone(stage: Stage, rabbi
         assert beside(lambda seconds: worker.ask("notify", seconds=seconds), rabbit.pause).harm() == []
     finally:
         rabbit.resume()
+
+
+def test_a_frozen_broker_of_notifications_leaves_calls_over_a_router_alone(
+    stage: Stage, router: Server, kafka: Kafka
+) -> None:
+    """Kafka stands still: calls over a router are as fast as before and all answered."""
+    try:
+        assert calls_beside_an_outage(stage, kafka, kafka.pause, rpc_url=routed(router)).harm() == []
+    finally:
+        kafka.resume()
+
+
+def test_a_killed_router_leaves_notifications_alone(stage: Stage, router: Server, kafka: Kafka) -> None:
+    """A router is killed: notifications of the same service over Kafka are as fast as before, and all confirmed; when
+    it is back, calls go on.
+    """
+    config = configured(stage.directory, routed(router), kafka.url)
+    worker = service(stage, config)
+    with messaging.open_transports(messaging.load_config(config)) as transports:
+        client = rpc.Client(transports.rpc, messaging.Target(topic=stage.topic), timeout=10).prepare(
+            wait_for_ready=True
+        )
+        until(lambda: client.call(None, "work", id="before") and heard(stage), "a notification before the outage")
+        assert beside(lambda seconds: worker.ask("notify", seconds=seconds), router.kill).harm() == []
+        router.start()
+        assert client.call(None, "work", id="after") == "after"
 
 
 # The last one: nobody needs the broker after it.

@@ -4,12 +4,15 @@ What qpid-dispatch 1.19 and skupper-router 3.5 do with the messages of one proce
 the address says so, `released` where nobody consumes, `modified` where a consumer went with what it had. In every
 `modified` they set `failed`, and pass on `undeliverable` as the consumer has it. Tests take hold of it by `Router.do`,
 which runs a function in its thread.
+
+`python -m tests.unit.amqp1_router PORT` is one in a process of its own, for tests that kill it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -120,10 +123,10 @@ class _Handler(MessagingHandler):
 
 
 class Router:
-    """A router on a port of its own. Use it in a `with` block."""
+    """A router on a port of its own, or the given one. Use it in a `with` block."""
 
-    def __init__(self, credit: int = 250, product: str = "qpid-dispatch-router") -> None:
-        self.port = free_port()
+    def __init__(self, credit: int = 250, product: str = "qpid-dispatch-router", port: int = 0) -> None:
+        self.port = port or free_port()
         self.credit = credit
         """What senders are granted at first, and what is kept up."""
         self.product = product
@@ -325,3 +328,8 @@ class Router:
                 for parcel in self.waiting.pop(address, ()):
                     with contextlib.suppress(KeyError):
                         self._finish(parcel, Delivery.RELEASED)
+
+
+if __name__ == "__main__":
+    with Router(port=int(sys.argv[1])):
+        threading.Event().wait()
