@@ -95,8 +95,12 @@ def brokers() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def cluster(brokers: Cluster) -> Iterator[Cluster]:
+def cluster(brokers: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """The cluster, well at first and in the end."""
+    consumer = configuration.consumer
+    # Unlike a real broker, these answer a fetch that finds nothing at the end of its wait, whatever has come meanwhile.
+    impatient = {"fetch.wait.max.ms": 50}
+    monkeypatch.setattr(configuration, "consumer", lambda *arguments: consumer(*arguments) | impatient)
     yield brokers
     brokers.heal()
 

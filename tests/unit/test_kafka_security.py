@@ -79,14 +79,14 @@ def test_a_login_is_taken(guarded: Kafka, certificates: Certificates, topic: str
     """By PLAIN and by SCRAM, with and without TLS; the password is in no repr."""
     url = guarded.secure_url if tls else guarded.sasl_url
     options = {"tls": True, "tls_ca": str(certificates.authority)} if tls else {}
-    passes(url, topic, sasl=sasl, **options)
-    with messaging.open_transport(url, sasl=sasl, **options) as transport:
+    with messaging.open_transport(url, sasl=sasl, create_topics="all", **options) as transport:
+        notify.Notifier(transport, topics=[topic], timeout=20).info({}, "event", 1)
         assert PASSWORD not in repr(transport)
         assert PASSWORD not in repr(transport._settings)
 
 
 def test_credentials_are_asked_for(guarded: Kafka, topic: str) -> None:
-    """A function gives the login, where the URL has none."""
+    """A function gives the login, where the URL has none; a listener logs in with it too."""
     asked: list[int] = []
 
     def credentials() -> tuple[str, str]:
