@@ -118,7 +118,11 @@ class Reactor:
         elif self._closing:
             raise self.holding.gone()
         else:
-            self._append(delivery)
+            # `_append`, written out: this runs once per notification, and who delivers was launched.
+            self._inbox.append(delivery)
+            if self._sleeping:
+                self._sleeping = False
+                self._rouse()
 
     def answer(self, delivery: Delivery, outgoing: Outgoing) -> None:
         """Settle a delivery as done and send the answer to it, in one flush: where settling is end to end they share a

@@ -30,11 +30,11 @@ from messaging.notify.dispatcher import Dispatcher
 from messaging.notify.endings import COUNTS, Endings, Tables
 from messaging.notify.handling import Handling, ListenerAround
 from messaging.notify.redelivery import Redelivery
-from messaging.notify.work import InHand, Lanes, Work, in_hand
+from messaging.notify.work import InHand, Lanes, Work
 from messaging.target import Target
 from messaging.transport import BaseTransport
 from messaging.wire.base import Opener, Wire
-from messaging.wire.native import LEVEL_HEADER, POOL_HEADER
+from messaging.wire.native import KEY_HEADER, LEVEL_HEADER, POOL_HEADER
 from messaging.wire.recent import RecentIds
 
 if TYPE_CHECKING:
@@ -96,9 +96,7 @@ class BaseListener(ServiceCore):
         check_count("inbox_bytes", inbox_bytes)
         self._pool = DEFAULT_POOL if pool is None else pool
         if pool is not None and not transport.capabilities.pools:
-            raise Unsupported(
-                f"{transport.url.kind}:// has no pools: every listener of a topic is in the default one"
-            )
+            raise Unsupported(f"{transport.url.kind}:// has no pools: every listener of a topic is in the default one")
         self._dispatcher = Dispatcher(endpoints, in_batches=self._batching is not None)
         self._targets = _checked(targets, self._pool)
         self._sources = _sources(self._targets, self._pool, self._dispatcher.levels, transport.wire)
@@ -257,7 +255,8 @@ class BaseListener(ServiceCore):
                 self._count["requeued"]()
                 refused.append(delivery)
             else:
-                taken.append(in_hand(delivery))
+                key = headers.get(KEY_HEADER)
+                taken.append(InHand(delivery, delivery.attempt, key if type(key) is str else None))
         if passed:
             self._reactor.settle(passed, Outcome.ACCEPT)
         if refused:

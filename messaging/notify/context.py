@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
+import msgspec
+
 from messaging.errors import NotStarted
 from messaging.message import Delivery
 from messaging.notify.event import Event
@@ -17,21 +19,18 @@ from messaging.notify.event import Event
 __all__ = ["CurrentEvent", "current", "running_event"]
 
 
-class CurrentEvent:
+class CurrentEvent(msgspec.Struct, eq=False):
     """The notification that a handler is serving; read-only for handlers, thread-safe.
 
     In a handler of batches it stands for the whole batch: `attempt` is the highest of it, `redelivered` and `cancelled`
     hold when they hold for one of its events, and the other fields are those of its first event.
     """
 
-    __slots__ = ("_deliveries", "_event", "attempt", "gave_up", "redelivered")
-
-    def __init__(self, event: Event[Any], deliveries: Sequence[Delivery], attempt: int, redelivered: bool) -> None:
-        self._event = event
-        self._deliveries = deliveries
-        self.attempt = attempt
-        self.redelivered = redelivered
-        self.gave_up = False
+    _event: Event[Any]
+    _deliveries: Sequence[Delivery]
+    attempt: int
+    redelivered: bool
+    gave_up: bool = False
 
     @classmethod
     def of_batch(cls, events: list[Event[Any]], deliveries: Sequence[Delivery]) -> CurrentEvent:

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from messaging.errors import ConfigError, DecodeError
+from messaging.codec import convert
+from messaging.errors import ConfigError
 from messaging.notify.event import LEVELS, Event, level_names
 from messaging.notify.filters import Filter
 
@@ -66,7 +67,7 @@ def on(pattern: str, *patterns: str, level: str | Iterable[str] | None = None) -
 class Handler:
     """One method of an endpoint that takes notifications. Immutable, thread-safe."""
 
-    __slots__ = ("_pattern", "_payload_type", "filter", "function", "is_async", "levels", "name", "takes_event")
+    __slots__ = ("_pattern", "_type", "_wanted", "filter", "function", "is_async", "levels", "name", "takes_event")
 
     def __init__(self, endpoint: Any, name: str, filter: Filter | None, in_batches: bool) -> None:
         self.function: Callable[..., Any] = getattr(endpoint, name)
@@ -86,7 +87,11 @@ class Handler:
             raise ConfigError(
                 f"{self.name} is called as {name}({', '.join(arguments)}), which it cannot be: {error}"
             ) from error
-        self._payload_type = _payload_type(self.function, in_batches) if self.takes_event else Any
+        self._type = _payload_type(self.function, in_batches) if self.takes_event else Any
+        # msgspec works a type out anew in each conversion, but for the fields of a struct: 0.5 us instead of 0.9.
+        self._wanted = (
+            None if self._type is Any else msgspec.defstruct("Payload", [("payload", self._type)], array_like=True)
+        )
 
     def wants_type(self, event_type: str) -> bool:
         """Whether the handler's pattern matches an event type."""
@@ -100,12 +105,14 @@ class Handler:
 
     def argument(self, event: Event[Any]) -> Event[Any]:
         """Return the event as this handler takes it, its payload converted. Raises DecodeError."""
-        if self._payload_type is Any:
+        wanted = self._wanted
+        if wanted is None:
             return event
         try:
-            payload = msgspec.convert(event.payload, self._payload_type, str_keys=True)
-        except msgspec.ValidationError as error:
-            raise DecodeError(f"the payload of {event.event_type} for {self.name}: {error}") from error
+            payload = msgspec.convert((event.payload,), wanted, str_keys=True).payload  # type: ignore[attr-defined]
+        except msgspec.ValidationError:
+            # Once more, for an error that says where in the payload it is.
+            payload = convert(event.payload, self._type, f"the payload of {event.event_type} for {self.name}")
         return msgspec.structs.replace(event, payload=payload)
 
     def call(self, event: Event[Any]) -> Any:

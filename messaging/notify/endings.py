@@ -34,6 +34,7 @@ COUNTS = ("received", *_OUTCOMES, "failed", "repeated", "undecodable")
 (it failed for good, and nothing keeps dead letters), stale (its connection went, so it comes again) and what is in
 hand. The other counts are of events on the way.
 """
+_LATE = "%s: the transport was closed before a settlement; the notification comes again"
 STOPPED = "the listener stopped before another attempt"
 
 
@@ -117,7 +118,11 @@ class Endings:
         else:
             if self._remember is not None:
                 self._remember(item.delivery)
-            self._accept(item)
+            if not self._peer_settles:
+                try:
+                    self._reactor.accept(item.delivery)
+                except Closed:
+                    _log.debug(_LATE, self._name)
             self.end(item, "handled" if item.wanted else "ignored", todo)
 
     def runnable(self, item: InHand, todo: list[InHand]) -> bool:
@@ -186,14 +191,14 @@ class Endings:
             try:
                 self._reactor.accept(item.delivery)
             except Closed:
-                _log.debug("%s: the transport was closed before a settlement; the notification comes again", self._name)
+                _log.debug(_LATE, self._name)
 
     def _settle(self, item: InHand, outcome: Outcome, delay: float = 0.0, reason: str = "") -> None:
         if not self._peer_settles:
             try:
                 self._reactor.settle([item.delivery], outcome, delay, reason)
             except Closed:
-                _log.debug("%s: the transport was closed before a settlement; the notification comes again", self._name)
+                _log.debug(_LATE, self._name)
 
     def _requeue(self, item: InHand, delay: float, todo: list[InHand] | None) -> None:
         self._settle(item, Outcome.REQUEUE, delay)

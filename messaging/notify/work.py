@@ -16,12 +16,11 @@ from messaging.message import Delivery
 from messaging.notify.context import CurrentEvent
 from messaging.notify.dispatcher import Handler
 from messaging.notify.event import Event
-from messaging.wire.native import KEY_HEADER
 
 if TYPE_CHECKING:
     from messaging.coroutines import CoroutineJob
 
-__all__ = ["InHand", "Lanes", "Letter", "Step", "Work", "in_hand"]
+__all__ = ["InHand", "Lanes", "Letter", "Step", "Work"]
 
 
 class Letter(NamedTuple):
@@ -32,7 +31,7 @@ class Letter(NamedTuple):
 
 
 class InHand(msgspec.Struct, eq=False):
-    """One delivery from its receipt to its end; `in_hand` makes it.
+    """One delivery from its receipt to its end.
 
     A msgspec struct, because one is made per notification, and it takes a third of the time of another class.
     """
@@ -41,6 +40,7 @@ class InHand(msgspec.Struct, eq=False):
     attempt: int
     """Counts on while it is repeated from memory."""
     key: str | None
+    """Those of one key are handled one after the other."""
     event: Event[Any] | None = None
     current: CurrentEvent | None = None
     """What its handler sees, where it is handled by itself."""
@@ -52,12 +52,6 @@ class InHand(msgspec.Struct, eq=False):
     """Set when no handler shall get it any more."""
     burials: int = 0
     """How often burying it was tried."""
-
-
-def in_hand(delivery: Delivery) -> InHand:
-    """Take a delivery in hand."""
-    key = delivery.headers.get(KEY_HEADER)
-    return InHand(delivery, delivery.attempt, key if type(key) is str else None)
 
 
 class Step(NamedTuple):

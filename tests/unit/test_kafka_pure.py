@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from messaging.drivers.kafka import headers, reasons
 from messaging.drivers.kafka.delayed import Delayed
-from messaging.drivers.kafka.offsets import Assignment, Partition, parse_note
+from messaging.drivers.kafka.offsets import Assignment, Partition, Tag, parse_note
 from messaging.drivers.kafka.reading import origin_of, read
 from messaging.drivers.kafka.topics import NativeNames, OsloNames
 from messaging.errors import AuthFailed, ConnectionLost, Delivered, InvalidTarget, NoRoute, Rejected, TooLarge
@@ -117,7 +117,7 @@ def test_headers_of_others() -> None:
 def partition(*offsets: int) -> Partition:
     made = Partition("t", 0, 1)
     for offset in offsets:
-        made.outstanding[offset] = Delivery(pool_of("e", "t", "p"), b"", {}, tag=(made, offset, None, ""))
+        made.outstanding[offset] = Delivery(pool_of("e", "t", "p"), b"", {}, tag=Tag(made, offset, None, ""))
         made.next = offset + 1
     return made
 
@@ -136,12 +136,12 @@ def test_a_commit_never_passes_what_is_not_done() -> None:
     settle(some, 5)
     assert some.pending_commit() == (7, "handed-out:9")
     some.written()
-    assert [delivery.tag[1] for delivery in some.acknowledged()] == [6, 5]
+    assert [delivery.tag.offset for delivery in some.acknowledged()] == [6, 5]
     assert some.pending_commit() is None
     settle(some, 7)
     assert some.pending_commit() == (9, "handed-out:9")
     some.written()
-    assert [delivery.tag[1] for delivery in some.acknowledged()] == [8, 7]
+    assert [delivery.tag.offset for delivery in some.acknowledged()] == [8, 7]
 
 
 def test_a_commit_that_fails_is_said_again() -> None:
@@ -153,7 +153,7 @@ def test_a_commit_that_fails_is_said_again() -> None:
     assert some.acknowledged() == []
     assert some.pending_commit() == (2, "handed-out:3")
     some.written()
-    assert [delivery.tag[1] for delivery in some.acknowledged()] == [1]
+    assert [delivery.tag.offset for delivery in some.acknowledged()] == [1]
 
 
 def test_only_holes_need_copies() -> None:
@@ -161,7 +161,7 @@ def test_only_holes_need_copies() -> None:
     some = partition(1, 2, 3, 4, 5)
     settle(some, 1, 3)
     some.returned = {2, 4, 5}
-    assert [delivery.tag[1] for delivery in some.holes()] == [2]
+    assert [delivery.tag.offset for delivery in some.holes()] == [2]
     assert partition().holes() == []
 
 
@@ -170,7 +170,7 @@ def test_the_end_of_an_assignment_makes_everything_stale() -> None:
     some = partition(1, 2)
     kept = some.outstanding[2]
     settle(some, 1)
-    assert [delivery.tag[1] for delivery in some.end()] == [1]
+    assert [delivery.tag.offset for delivery in some.end()] == [1]
     assert kept.stale
     assert some.position() == 3
 
@@ -204,9 +204,9 @@ def test_what_waits_comes_in_the_order_of_its_times() -> None:
         delayed.add(some.outstanding[offset], due)
     assert delayed.due == 10.0
     some.outstanding[3].stale = True
-    assert [delivery.tag[1] for delivery in delayed.take(25.0, 5)] == [2]
+    assert [delivery.tag.offset for delivery in delayed.take(25.0, 5)] == [2]
     assert delayed.due == 30.0
-    assert [delivery.tag[1] for delivery in delayed.clear()] == [1]
+    assert [delivery.tag.offset for delivery in delayed.clear()] == [1]
     assert delayed.due == math.inf
 
 
@@ -275,7 +275,7 @@ def test_what_was_read_is_not_read_again() -> None:
     assignment.add(mine)
     messages: list[Any] = [_Message(1), _Message(2, key=b"k"), _Message(1), _Message(5, partition=9)]
     batch, later = read(messages, assignment, {"t": source}, 0.0, pytest.fail)
-    assert [(each.tag[1], each.redelivered, each.generation) for each in batch] == [(1, True, 7), (2, False, 7)]
+    assert [(each.tag.offset, each.redelivered, each.generation) for each in batch] == [(1, True, 7), (2, False, 7)]
     assert batch[1].headers["key"] == "k"
     assert later == []
     assert list(mine.outstanding) == [1, 2]

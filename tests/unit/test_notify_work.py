@@ -8,11 +8,11 @@ import time
 from messaging.in_flight import InFlight
 from messaging.message import Delivery, Source, SourceKind
 from messaging.notify.endings import Tables
-from messaging.notify.work import InHand, Lanes, in_hand
+from messaging.notify.work import InHand, Lanes
 
 
 def _item(key: str | None = None, body: bytes = b"") -> InHand:
-    return in_hand(Delivery(Source(SourceKind.POOLS), body, {} if key is None else {"key": key}))
+    return InHand(Delivery(Source(SourceKind.POOLS), body, {}), 1, key)
 
 
 def test_a_key_goes_through_one_at_a_time_in_order() -> None:

@@ -76,7 +76,7 @@ class Copier:
             self._producer.produce(
                 topic,
                 delivery.body,
-                delivery.tag[2],
+                delivery.tag.key,
                 headers=headers.encode(told),
                 on_delivery=partial(self._reported, number),
             )

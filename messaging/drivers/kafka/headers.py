@@ -30,13 +30,10 @@ Pairs = Sequence[tuple[str, bytes | None]]
 
 def encode(headers: dict[str, Any]) -> dict[str, Any]:
     """Return headers as the client library takes them; raises TypeError for what cannot be written."""
-    try:
-        if "\0" not in "".join(headers.values()):
-            return headers
-    except TypeError:
-        # There are values that are no text.
-        pass
-    return {name: _encoded(name, each) for name, each in headers.items()}
+    for value in headers.values():
+        if type(value) is not str or value[:1] == "\0":
+            return {name: _encoded(name, each) for name, each in headers.items()}
+    return headers
 
 
 def _encoded(name: str, value: Any) -> str | bytes:
@@ -50,17 +47,7 @@ def _encoded(name: str, value: Any) -> str | bytes:
 
 def decode(pairs: Pairs | None) -> dict[str, Any]:
     """Return what was written; of several with one name the last."""
-    if not pairs:
-        return {}
     headers: dict[str, Any] = {}
-    try:
-        for name, value in pairs:
-            headers[name] = value.decode()  # type: ignore[union-attr]
-        if "\0" not in "".join(headers.values()):
-            return headers
-    except (AttributeError, UnicodeDecodeError):
-        # Not all of it is text.
-        pass
     if pairs:
         for name, value in pairs:
             try:

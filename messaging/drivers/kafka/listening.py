@@ -245,10 +245,10 @@ class ListenerConnection:
         # After a source was subscribed anew, what was delivered before is still with its former consumer.
         parts: dict[Settling, list[Delivery]] = {}
         if not self._leaving and deliveries:
-            deliveries[0].tag[0].owner.settle(deliveries, outcome, delay, reason)
+            deliveries[0].tag.partition.owner.settle(deliveries, outcome, delay, reason)
             return
         for delivery in deliveries:
-            parts.setdefault(delivery.tag[0].owner, []).append(delivery)
+            parts.setdefault(delivery.tag.partition.owner, []).append(delivery)
         for owner, part in parts.items():
             owner.settle(part, outcome, delay, reason)
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import msgspec
+
 from messaging.message import Delivery, Source
 
-__all__ = ["Assignment", "Partition", "parse_note"]
+__all__ = ["Assignment", "Partition", "Tag", "parse_note"]
 
 _NOTE = "handed-out:"
 
@@ -85,8 +87,8 @@ class Partition:
             self._committing += self.settled
             self.settled = []
             return
-        self._committing += [delivery for delivery in self.settled if delivery.tag[1] < position]
-        self.settled = [delivery for delivery in self.settled if delivery.tag[1] >= position]
+        self._committing += [delivery for delivery in self.settled if delivery.tag.offset < position]
+        self.settled = [delivery for delivery in self.settled if delivery.tag.offset >= position]
 
     def acknowledged(self) -> list[Delivery]:
         """The commit has arrived: return what it covers."""
@@ -117,6 +119,19 @@ class Partition:
         uncommitted = self._committing + self.settled
         self._committing, self.settled = [], []
         return uncommitted
+
+
+class Tag(msgspec.Struct, frozen=True, gc=False):
+    """What a delivery is to this driver: message number `offset` of its partition, with the key that it came with.
+
+    `origin`: where it was first read; empty: here. Not for the garbage collector: a partition that ends forgets what
+    is outstanding, and so breaks the circle.
+    """
+
+    partition: Partition
+    offset: int
+    key: Any
+    origin: str
 
 
 class Assignment:

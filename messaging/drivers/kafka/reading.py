@@ -1,7 +1,7 @@
 """From a message of Kafka's to a delivery. No I/O.
 
-A delivery's tag is (its partition, its offset, its key, where it was first read). Copies in a retry topic say in
-headers of ours which attempt comes, when, and where the notification was first read; listeners do not see them.
+Copies in a retry topic say in headers of ours which attempt comes, when, and where the notification was first read;
+listeners do not see them.
 """
 
 from __future__ import annotations
@@ -13,20 +13,19 @@ from confluent_kafka import KafkaError, Message
 
 from messaging.drivers.kafka import headers
 from messaging.drivers.kafka.headers import ATTEMPT, DUE, ORIGIN
-from messaging.drivers.kafka.offsets import Assignment, Partition
+from messaging.drivers.kafka.offsets import Assignment, Partition, Tag
 from messaging.message import DEAD_ATTEMPT, Delivery, Source, SourceKind
 
-__all__ = ["Tag", "origin_of", "read"]
+__all__ = ["origin_of", "read"]
 
-Tag = tuple[Partition, int, Any, str]
 _KEY = "key"
 """The header by which a listener knows what to keep in order."""
 
 
 def origin_of(delivery: Delivery) -> str:
     """Where a notification was first read: topic, partition and offset, divided by slashes."""
-    partition, offset, _, origin = delivery.tag
-    return origin or f"{partition.topic}/{partition.number}/{offset}"
+    tag: Tag = delivery.tag
+    return tag.origin or f"{tag.partition.topic}/{tag.partition.number}/{tag.offset}"
 
 
 def read(
@@ -44,16 +43,21 @@ def read(
     batch: list[Delivery] = []
     later: list[tuple[float, Delivery]] = []
     decode = headers.decode
-    place: Any = None
+    place: tuple[str | None, int | None] | None = None
     partition: Partition | None = None
     for message in messages:
         error: KafkaError | None = message.error()
         if error is not None:
             complain(error)
             continue
-        found = (message.topic(), message.partition())
-        if found != place:
-            place, partition = found, assignment.get(found)  # type: ignore[arg-type]
+        # Mostly a run of one partition: what its messages share is looked up once.
+        if place is None or message.partition() != place[1] or message.topic() != place[0]:
+            place = message.topic(), message.partition()
+            partition = assignment.get(place)  # type: ignore[arg-type]
+            if partition is not None:
+                outstanding = partition.outstanding
+                own = partition.source
+                plain = own is not None and own.kind is not SourceKind.DEAD
         if partition is None:
             continue
         offset: int = message.offset()  # type: ignore[assignment]
@@ -65,9 +69,9 @@ def read(
         if key is not None and _KEY not in told:
             # What others have written: their order counts as well.
             told[_KEY] = key.decode("utf-8", "replace") if type(key) is bytes else key
-        source = partition.source
+        source = own
         attempt, due, origin = 1, 0.0, ""
-        if source is None or source.kind is SourceKind.DEAD:
+        if not plain:
             attempt = headers.number(told, ATTEMPT, 1)
             due = headers.number(told, DUE) / 1000.0
             origin = str(told.pop(ORIGIN, ""))
@@ -86,9 +90,9 @@ def read(
             "",
             partition.generation,
             False,
-            (partition, offset, key, origin),
+            Tag(partition, offset, key, origin),
         )
-        partition.outstanding[offset] = delivery
+        outstanding[offset] = delivery
         partition.next = offset + 1
         if due > now:
             later.append((due - now, delivery))

@@ -41,7 +41,7 @@ class Settling:
             self._done(deliveries)
         else:
             for delivery in deliveries:
-                partition, offset, _, _ = delivery.tag
+                partition, offset = delivery.tag.partition, delivery.tag.offset
                 if partition.outstanding.get(offset) is not delivery or offset in partition.returned:
                     self.stale += 1
                 elif outcome is Outcome.REJECT:
@@ -64,22 +64,23 @@ class Settling:
     def _done(self, deliveries: Sequence[Delivery]) -> None:
         done = 0
         for delivery in deliveries:
-            partition, offset, _, _ = delivery.tag
-            if partition.outstanding.pop(offset, None) is None:
+            tag = delivery.tag
+            partition = tag.partition
+            if partition.outstanding.pop(tag.offset, None) is None:
                 continue
             done += 1
             partition.settled.append(delivery)
             if partition.returned:
-                partition.returned.discard(offset)
+                partition.returned.discard(tag.offset)
         self.stale += len(deliveries) - done
         self._assignment.unsettled -= done
 
     def give_back(self, delivery: Delivery) -> None:
         """Leave one for whoever reads its partition next."""
-        delivery.tag[0].returned.add(delivery.tag[1])
+        delivery.tag.partition.returned.add(delivery.tag.offset)
 
     def _copied(self, delivery: Delivery, error: Exception | None) -> None:
-        partition, offset, _, _ = delivery.tag
+        partition, offset = delivery.tag.partition, delivery.tag.offset
         if error is None:
             if offset in partition.outstanding:
                 self._done((delivery,))

@@ -171,8 +171,11 @@ class Subscription:
         return ask
 
     def refuse(self, topics: Sequence[str], error: BaseException) -> None:
-        """These of its topics cannot be read."""
+        """These of its topics cannot be read; those that could before are again, when somebody has made them anew."""
         for topic in topics:
+            if self.sources.get(topic) in self.announced:
+                _log.warning("group %s: %s", self.group, error)
+                continue
             source = self.sources.pop(topic, None)
             if source is not None:
                 self.windows.pop(source, None)
@@ -349,6 +352,9 @@ class Subscription:
         _log.info("group %s: %s", self.group, error.str())
         if error.code() in _DENIED and self.life is Life.JOINING:
             self._refused(error.str())
+        elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            # One was deleted; they are prepared anew.
+            self.prepared.clear()
 
     def _refused(self, reason: str) -> None:
         told = f"the Kafka cluster refuses a member of the group {self.group!r}: {reason}"
