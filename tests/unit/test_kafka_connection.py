@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, KafkaException, Producer, TopicCollection
+from confluent_kafka.admin import AdminClient
 
 import messaging
 from messaging import (
@@ -29,9 +30,10 @@ from messaging import (
     rpc,
 )
 from messaging.drivers.kafka import configuration
+from messaging.drivers.kafka.subscription import Subscription
 from messaging.errors import InvalidUrl
 from tests.brokers.ports import free_port
-from tests.faults.processes import until
+from tests.faults.processes import came_true, until
 
 
 class Audit:
@@ -139,6 +141,42 @@ def test_a_message_that_the_topic_does_not_take(kafka_broker: Any, topic: str) -
     with messaging.open_transport(kafka_broker.url, max_body=8_000_000, create_topics="all") as transport:
         with pytest.raises(TooLarge, match=r"message\.max\.bytes"):
             notify.Notifier(transport, topics=[topic], timeout=20).info({}, "event", os.urandom(3_000_000))
+
+
+def overlooks_missing_topics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listener to which it is nothing that its topic does not exist any more."""
+    monkeypatch.setattr(Subscription, "_complain", lambda self, error: None)
+
+
+@pytest.mark.parametrize("plant", [None, overlooks_missing_topics])
+def test_a_topic_that_is_deleted(
+    kafka_broker: Any, topic: str, plant: Callable[[pytest.MonkeyPatch], None] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its listener makes it anew as soon as it looks, and misses nothing that comes then."""
+    if plant is not None:
+        plant(monkeypatch)
+    consumer = configuration.consumer
+    curious = {"topic.metadata.refresh.interval.ms": 300}
+    monkeypatch.setattr(configuration, "consumer", lambda *arguments: consumer(*arguments) | curious)
+    name = f"messaging.{topic}"
+    admin = AdminClient({"bootstrap.servers": kafka_broker.url.split("/")[2]})
+
+    def identity() -> str:
+        try:
+            return str(admin.describe_topics(TopicCollection([name]))[name].result(10).topic_id)
+        except KafkaException:
+            return ""
+
+    audit = Audit()
+    with messaging.open_transport(kafka_broker.url) as transport:
+        with notify.Listener(transport, [messaging.Target(topic=topic)], [audit]):
+            first = identity()
+            admin.delete_topics([name])[name].result(10)
+            back = came_true(lambda: identity() not in ("", first), 15.0 if plant is None else 2.0)
+            if back:
+                notify.Notifier(transport, topics=[topic], timeout=20).info({}, "event", 1)
+                until(lambda: audit.events, "a notification of the new topic")
+    assert back is (plant is None)
 
 
 # Groups

@@ -101,6 +101,8 @@ class Subscription:
         """Topics that were looked up, or are just being."""
         self.announced: set[Source] = set()
         """Sources that were told to be subscribed."""
+        self._found: set[Source] = set()
+        """The same, whatever has become of them since."""
         self.rebalances = 0
         self.troubles = Troubles()
         self.news: list[tuple[Source, str, Exception | None]] = []
@@ -173,7 +175,7 @@ class Subscription:
     def refuse(self, topics: Sequence[str], error: BaseException) -> None:
         """These of its topics cannot be read; those that could before are again, when somebody has made them anew."""
         for topic in topics:
-            if self.sources.get(topic) in self.announced:
+            if self.sources.get(topic) in self._found:
                 _log.warning("group %s: %s", self.group, error)
                 continue
             source = self.sources.pop(topic, None)
@@ -224,6 +226,7 @@ class Subscription:
         for topic, source in self.sources.items():
             if source not in self.announced and topic in self.prepared:
                 self.announced.add(source)
+                self._found.add(source)
                 self.news.append((source, self.group, None))
 
     def _revoked(self, consumer: Consumer, places: Sequence[TopicPartition]) -> None:
