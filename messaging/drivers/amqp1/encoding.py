@@ -133,9 +133,59 @@ class Decoded(NamedTuple):
 def decode_message(data: bytes) -> Decoded:
     """Read a message. Raises Undecodable, whatever the bytes are."""
     try:
-        return _decode(data)
+        return _decode_usual(data) or _decode(data)
     except _UNREADABLE as error:
         raise Undecodable(f"{type(error).__name__}: {error}") from error
+
+
+def _decode_usual(data: bytes) -> Decoded | None:
+    """Read a message as `encode_message` writes most, by the places where everything stands then: in 2 µs instead of
+    4. None: it is another, or has headers of its own.
+    """
+    if data[:6] != b"\x00\x53\x70\xc0\x08\x03" or data[7:9] != b"\x40\x70":
+        return None
+    at = 13
+    if data[at : at + 4] == b"\x00\x53\x72\xd1":
+        at += 8 + int.from_bytes(data[at + 4 : at + 8])
+    if data[at : at + 4] != b"\x00\x53\x73\xd0" or data[at + 8 : at + 12] != b"\x00\x00\x00\x07":
+        return None
+    end = at + 8 + int.from_bytes(data[at + 4 : at + 8])
+    at += 12
+    headers: dict[str, Any] = {}
+    if data[at] == 0xA1:
+        stop = at + 2 + data[at + 1]
+        headers[MESSAGE_ID] = data[at + 2 : stop].decode()
+        at = stop
+    elif data[at] == 0x40:
+        at += 1
+    # No user-id, then to, which has done its work, and no subject.
+    if data[at : at + 2] != b"\x40\xa1":
+        return None
+    at += 3 + data[at + 2]
+    reply_to = ""
+    if data[at : at + 2] == b"\x40\xa1":
+        stop = at + 3 + data[at + 2]
+        reply_to = data[at + 3 : stop].decode()
+        at = stop
+    elif data[at : at + 2] == b"\x40\x40":
+        at += 2
+    else:
+        return None
+    if data[at] == 0xA1:
+        stop = at + 2 + data[at + 1]
+        headers[CORRELATION_ID] = data[at + 2 : stop].decode()
+        at = stop
+    elif data[at] == 0x40:
+        at += 1
+    # No content-type, and the body is the next section and the last.
+    if at + 1 != end or data[at] != 0x40:
+        return None
+    kind = data[end : end + 4]
+    start = end + 5 if kind == b"\x00\x53\x75\xa0" else end + 8 if kind == b"\x00\x53\x75\xb0" else 0
+    body = data[start:]
+    if not start or len(body) != int.from_bytes(data[end + 4 : start]):
+        return None
+    return Decoded(body, headers, reply_to, int.from_bytes(data[9:13]) / 1000, 0, False)
 
 
 def _decode(data: bytes) -> Decoded:
