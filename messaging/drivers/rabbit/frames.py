@@ -13,6 +13,8 @@ import struct
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 from messaging.drivers.rabbit.properties import Properties
 from messaging.drivers.rabbit.tables import decode_table, encode_table
 
@@ -60,21 +62,18 @@ class FrameSink(Protocol):
         """Messages were confirmed, or refused."""
 
 
-class _Content:
+class _Content(msgspec.Struct, eq=False):
     """A message whose frames are still coming."""
 
-    __slots__ = ("consumer", "left", "parts", "properties", "redelivered", "reply", "tag")
-
-    def __init__(self) -> None:
-        self.consumer = ""
-        self.tag = 0
-        self.redelivered = False
-        self.reply: tuple[int, str] | None = None
-        """Code and text, of one that came back."""
-        self.properties: Properties | None = None
-        self.left = -1
-        """Bytes of the body that are still to come; -1: its header is."""
-        self.parts: list[bytes] = []
+    consumer: str = ""
+    tag: int = 0
+    redelivered: bool = False
+    reply: tuple[int, str] | None = None
+    """Code and text, of one that came back."""
+    properties: Properties | None = None
+    left: int = -1
+    """Bytes of the body that are still to come; -1: its header is."""
+    parts: list[bytes] = []
 
 
 class FrameReader:
@@ -182,24 +181,19 @@ class FrameReader:
 
 
 def _delivery(data: bytes, at: int, end: int) -> _Content:
-    content = _Content()
     stop = at + 1 + data[at]
     if stop + 9 > end:
         raise ValueError("a delivery is cut off")
-    content.consumer = data[at + 1 : stop].decode()
-    content.tag, bits = _tag_and_bits(data, stop)
-    content.redelivered = bits & 1 == 1
-    return content
+    tag, bits = _tag_and_bits(data, stop)
+    return _Content(data[at + 1 : stop].decode(), tag, bits & 1 == 1)
 
 
 def _returned(data: bytes, at: int, end: int) -> _Content:
-    content = _Content()
     code = _short(data, at)[0]
     stop = at + 3 + data[at + 2]
     if stop > end:
         raise ValueError("a return is cut off")
-    content.reply = (code, data[at + 3 : stop].decode(errors="replace"))
-    return content
+    return _Content(reply=(code, data[at + 3 : stop].decode(errors="replace")))
 
 
 def decode_properties(data: bytes, at: int, end: int, flags: int) -> Properties:

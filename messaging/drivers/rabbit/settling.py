@@ -50,6 +50,7 @@ class Settling:
             self._written(deliveries)
             return
         parts: dict[Subscription, list[Delivery]] = {}
+        # Almost always one of one subscription; two where a source was given up and taken again.
         for delivery in deliveries:
             found = self._subscriptions.find(delivery)
             if found is None:

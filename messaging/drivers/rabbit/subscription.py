@@ -117,7 +117,7 @@ class Subscription(ChannelOwner):
         self._has_been_ready = False
         self._acked = 0
         self.unacknowledged = 0
-        """Answers that have come and are not acknowledged yet."""
+        """Answers that have come and are not acknowledged yet, and one more for each 4 KiB in them."""
 
     def _go(self, phase: Phase) -> None:
         if phase not in TRANSITIONS[self.phase]:
@@ -347,7 +347,7 @@ class Subscription(ChannelOwner):
         answer = source.kind is SourceKind.REPLY
         if answer and not self.intake.no_ack:
             self._acked = tag
-            self.unacknowledged += 1
+            self.unacknowledged += 1 + (len(body) >> 12)
         if self.phase is Phase.LEAVING and not answer:
             self._channels.traffic.reject(channel, tag, True)
             return

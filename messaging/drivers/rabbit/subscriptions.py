@@ -23,7 +23,7 @@ from messaging.message import Delivery, Source, SourceKind
 __all__ = ["Subscriptions"]
 
 _RENEW = 5.0
-"""Seconds between two declarations of what may have gone without a word."""
+"""Seconds between two declarations of what may have gone without a word, and between two looks at answers."""
 
 
 class Subscriptions:
@@ -126,6 +126,9 @@ class Subscriptions:
 
     def _renew(self, now: float) -> None:
         self._renew_at = now + _RENEW
+        if self.answers is not None:
+            # A broker closes the channel of whoever keeps a message for half an hour.
+            self.answers.acknowledge_answers()
         for found in self._by_source.values():
             if found.renews and self.declare:
                 # Whatever comes of it: a refusal is told when the source is next begun.
