@@ -34,6 +34,8 @@ class Stage:
         self.recorder = Recorder(self.path, "test")
         self._workers: list[Worker] = []
         self._transports: list[messaging.Transport] = []
+        self._unwritten: set[Future[Any]] = set()
+        """Calls whose end is not in the history yet: who waits for a future is woken before its callbacks run."""
 
     def worker(self, program: str, plant: str = "", **settings: Any) -> Worker:
         """Start a worker process."""
@@ -73,7 +75,9 @@ class Stage:
                 self.recorder.failed(operation, id, error)
             else:
                 self.recorder.write("ok", operation, id, future.result())
+            self._unwritten.discard(future)
 
+        self._unwritten.add(future)
         future.add_done_callback(ended)
         return future
 
@@ -82,8 +86,13 @@ class Stage:
         return [entry for entry in read(self.path) if not kind or entry.kind == kind]
 
     def history(self) -> History:
-        """The history so far, to be judged."""
+        """The history so far, to be judged; what has ended is in it."""
+        self.written()
         return History(read(self.path))
+
+    def written(self) -> None:
+        """Wait until every call that has ended is in the history."""
+        until(lambda: not any(future.done() for future in list(self._unwritten)), "all ends are written down")
 
     def effects(self, number: int) -> None:
         """Wait until so many handlers have run."""

@@ -89,6 +89,7 @@ class Fleet(Stage):
 
     def history(self) -> History:
         """See Stage."""
+        self.written()
         return History(sorted(self.entries()))
 
     def count(self, name: str, since: float = 0.0) -> int:

@@ -32,9 +32,9 @@ def test_a_signal_drains(stage: Stage, number: signal.Signals) -> None:
     with pytest.raises(NoRoute):
         stage.client(timeout=5).call(None, "name")
     assert not future.done()
-    assert future.result(5) == "busy"
+    assert future.result(20) == "busy"
     assert worker.expect("ran") == {"event": "ran", "clean": True}
-    assert worker.wait(5) == 0
+    assert worker.wait() == 0
     assert list(stage.records.glob("*.record")) == []
     assert stage.history().failed() == []
 
@@ -50,10 +50,10 @@ def test_a_second_signal_aborts(stage: Stage, number: signal.Signals, status: in
     with Stall() as stall:
         begun = time.monotonic()
         worker.signal(number)
-        assert worker.wait(5) == status
+        assert worker.wait() == status
         took = time.monotonic() - begun
     assert took < 1.0 + stall.worst
-    assert isinstance(future.exception(3), ServerLost)
+    assert isinstance(future.exception(20), ServerLost)
 
 
 def test_draining_is_bounded(stage: Stage) -> None:
@@ -66,10 +66,10 @@ def test_draining_is_bounded(stage: Stage) -> None:
         worker.signal(signal.SIGTERM)
         assert worker.expect("cancelled")["id"] == "busy"
         assert worker.expect("ran")["clean"] is False
-        assert worker.wait(5) == 0
+        assert worker.wait() == 0
         took = time.monotonic() - begun
     # The grace, closing the transport, and the end of an interpreter.
     assert took < 2.5 + stall.worst
-    error = future.exception(3)
+    error = future.exception(20)
     assert error is None or isinstance(error, MessagingError)
     assert stage.history().told_wrong() == []
