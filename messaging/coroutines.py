@@ -58,8 +58,10 @@ class LoopTasks:
     happened to be running when its request came.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, slots: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, slots: int, name: str) -> None:
         self._loop = loop
+        self._name = name
+        """Of all its tasks: to number each one costs 0.2 us."""
         self._slots = slots
         self._context = contextvars.copy_context()
         self._parked: deque[CoroutineJob] = deque()
@@ -81,7 +83,7 @@ class LoopTasks:
         if len(self._tasks) >= self._slots:
             self._parked.append(job)
         else:
-            self._tasks[job] = self._loop.create_task(job.make(), context=self._context.copy())
+            self._tasks[job] = self._loop.create_task(job.make(), name=self._name, context=self._context.copy())
 
     def ended(self, job: CoroutineJob) -> None:
         """A coroutine is done: the next one may start. On the loop."""
@@ -154,7 +156,7 @@ class CoroutineRunner:
         with self._lock:
             if self._tasks is None:
                 self._loop = asyncio.new_event_loop()
-                self._tasks = LoopTasks(self._loop, self._slots)
+                self._tasks = LoopTasks(self._loop, self._slots, self._name)
                 self._thread = threading.Thread(target=self._turn, args=(self._loop,), name=self._name, daemon=True)
                 self._thread.start()
             return self._tasks

@@ -12,17 +12,37 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from messaging.errors import ConfigError
 
-__all__ = ["Clock", "current_deadline", "deadline", "deadline_scope", "detached", "timeout_seconds"]
+__all__ = ["Clock", "Scope", "current_deadline", "deadline", "deadline_scope", "detached", "timeout_seconds"]
 
 Clock = Callable[[], float]
 """Returns seconds on a clock that never goes back."""
 
-deadline_scope: ContextVar[float | None] = ContextVar("messaging_deadline", default=None)
-"""What calls made here must not outlive: set by whoever runs a handler, and by `deadline()`."""
+
+class Scope(Protocol):
+    """Where calls are made: inside a handler, or a block of `deadline()` or `detached()`."""
+
+    @property
+    def until(self) -> float | None:
+        """What calls made here must not outlive; None: nothing."""
+
+    @property
+    def served(self) -> Any:
+        """The request that is being handled; None: none is."""
+
+
+class _Block(NamedTuple):
+    until: float | None
+    served: Any
+
+
+deadline_scope: ContextVar[Scope | None] = ContextVar("messaging_deadline", default=None)
+"""The innermost scope: set by whoever runs a handler, and by `deadline()`. One variable for both, because setting one
+and resetting it costs 0.3 us per request.
+"""
 
 
 class DeadlineView(Protocol):
@@ -50,7 +70,13 @@ def timeout_seconds(value: object, default: float) -> float:
 
 def current_deadline() -> float | None:
     """The monotonic time that calls made here inherit, or None."""
-    return deadline_scope.get()
+    scope = deadline_scope.get()
+    return None if scope is None else scope.until
+
+
+def _served() -> Any:
+    scope = deadline_scope.get()
+    return None if scope is None else scope.served
 
 
 @contextmanager
@@ -60,8 +86,8 @@ def deadline(seconds: float) -> Iterator[None]:
     A block inside a block can only shorten it. Casts and notifications start afresh and are not bound by it.
     """
     until = time.monotonic() + timeout_seconds(seconds, seconds)
-    outer = deadline_scope.get()
-    token = deadline_scope.set(until if outer is None else min(until, outer))
+    outer = current_deadline()
+    token = deadline_scope.set(_Block(until if outer is None else min(until, outer), _served()))
     try:
         yield
     finally:
@@ -71,7 +97,7 @@ def deadline(seconds: float) -> Iterator[None]:
 @contextmanager
 def detached() -> Iterator[None]:
     """Let calls made in this block live longer than the request that is being handled."""
-    token = deadline_scope.set(None)
+    token = deadline_scope.set(_Block(None, _served()))
     try:
         yield
     finally:

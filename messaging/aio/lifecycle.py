@@ -40,7 +40,7 @@ class AsyncService(ServiceCore):
             outcome.append(error)
             wake()
 
-        self._tasks = LoopTasks(loop, self._slots)
+        self._tasks = LoopTasks(loop, self._slots, f"messaging {self._name()}")
         self._on_loop = True
         self._loop_thread = threading.get_ident()
         if not self._inline:

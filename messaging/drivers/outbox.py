@@ -63,8 +63,8 @@ class Outbox:
         self._waiting: deque[Outgoing] = deque()
         self._bytes = 0
         self.next_expiry = math.inf
-        """When `expire` is to be called next, on the clock of the deadlines; infinity: never. An attribute: some drivers
-        look several times per message.
+        """When `expire` is to be called next, on the clock of the deadlines; infinity: never. An attribute, because it
+        is looked at several times per message.
         """
         self._high_count = high_count
         self._high_bytes = high_bytes

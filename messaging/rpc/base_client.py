@@ -349,10 +349,10 @@ class BaseClient:
         if kind == "call":
             code, route, timeout = 1, plan.route, plan.call_timeout
             deadline = now + timeout
-            inherited = deadline_scope.get()
-            if inherited is not None and inherited < deadline:
-                deadline = inherited
-                timeout = max(0.0, inherited - now)
+            scope = deadline_scope.get()
+            if scope is not None and scope.until is not None and scope.until < deadline:
+                deadline = scope.until
+                timeout = max(0.0, deadline - now)
             make: type[Request] = Call
         else:
             code, timeout, make = 2, plan.cast_timeout, Cast

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextvars import ContextVar
 from typing import Any
 
 import msgspec
 
+from messaging.deadline import deadline_scope
 from messaging.errors import NotStarted
 from messaging.message import Delivery
 from messaging.wire.native import Request
 
-__all__ = ["CurrentRequest", "current", "running_request"]
+__all__ = ["CurrentRequest", "current"]
 
 
 class RequestDeadline:
@@ -47,6 +47,11 @@ class CurrentRequest(msgspec.Struct, eq=False):
     message_id: str
     until: float | None
     gave_up: bool = False
+
+    @property
+    def served(self) -> CurrentRequest:
+        """This request: a handler is the scope of the calls that it makes (see messaging.deadline)."""
+        return self
 
     @property
     def headers(self) -> Mapping[str, Any]:
@@ -102,12 +107,10 @@ class CurrentRequest(msgspec.Struct, eq=False):
         return self.gave_up or self.deadline.remaining() <= 0.0
 
 
-running_request: ContextVar[CurrentRequest | None] = ContextVar("messaging_rpc_request", default=None)
-
-
 def current() -> CurrentRequest:
     """Return the request that this thread or task is serving. Raises NotStarted outside of a handler."""
-    request = running_request.get()
+    scope = deadline_scope.get()
+    request: CurrentRequest | None = None if scope is None else scope.served
     if request is None:
         raise NotStarted("rpc.current() works inside a handler only; no request is being served here")
     return request

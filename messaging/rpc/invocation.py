@@ -19,7 +19,7 @@ from messaging.counters import Tally
 from messaging.deadline import deadline_scope
 from messaging.errors import DecodeError, EncodeError, StateError, TooLarge
 from messaging.rpc import faults
-from messaging.rpc.context import CurrentRequest, running_request
+from messaging.rpc.context import CurrentRequest
 from messaging.rpc.dispatcher import Dispatcher, Method
 from messaging.rpc.monitor import InHand
 from messaging.wire.base import Wire
@@ -125,8 +125,7 @@ class Invoker:
     def run(self, item: InHand, invocation: Invocation) -> bytes | None:
         """Run a blocking method and return its answer."""
         method = invocation.exposed
-        request = running_request.set(invocation)
-        scope = deadline_scope.set(item.until)
+        scope = deadline_scope.set(invocation)
         try:
             if self._around:
                 with ExitStack() as stack:
@@ -139,7 +138,6 @@ class Invoker:
             return self._failure(item, method, error, ran=True)
         finally:
             deadline_scope.reset(scope)
-            running_request.reset(request)
 
     def start(self, invocation: Invocation) -> Coroutine[Any, Any, Any]:
         """Return the coroutine of a coroutine method, to be awaited by the task that calls this.
@@ -147,8 +145,7 @@ class Invoker:
         Awaited there and not in a coroutine of ours: each of those costs a quarter of a microsecond.
         """
         # The task has a context of its own, so nothing has to be reset.
-        running_request.set(invocation)
-        deadline_scope.set(invocation.until)
+        deadline_scope.set(invocation)
         if self._around:
             return self._surrounded(invocation)
         function = invocation.exposed.function
