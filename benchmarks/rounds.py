@@ -1,8 +1,9 @@
 """The order in which the subjects take turns, and what came out.
 
 Within a row every round visits each subject once, and each round begins with another one, so that whatever else the
-machine does hits all alike. The first round warms up and is not counted. Bursts have two of those, and the second one
-finds the number that fills the time: the first holds connecting, which some do at their first message.
+machine does hits all alike. The first round warms up and is not counted, nor are some more where the broker needs them.
+Bursts have one more, and the last of these finds the number that fills the time: the first holds connecting, which some
+do at their first message.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Run:
         _progress(row.title)
         cells = self.results.cells[row.name] = {subject: Cell() for subject in subjects}
         counts: dict[str, int] = {}
-        warming = 2 if row.is_burst else 1
+        warming = row.warming + row.is_burst
         for number in range(-warming, self._rounds):
             for subject in _turned(list(cells), number + warming):
                 cell = cells[subject]
