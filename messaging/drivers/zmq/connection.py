@@ -334,6 +334,7 @@ class ZmqConnection:
             self._close_sockets()
         if self._terminated:
             self._news.tell(self._events)
+            self._inbox.end()
             self._waiter.close()
             self._matchmaker.close()
             self._enter(State.CLOSED)

@@ -39,6 +39,12 @@ class Subscription:
         """What came since the last telling."""
 
 
+_ENDED = cast("Tag", (None, 0, Subscription(REPLIES, Source.reply(), 0)))
+"""The tag of what is settled or stale. It leads nowhere: a delivery is not seen by the garbage collector, so whoever
+keeps one would keep the whole connection.
+"""
+
+
 class Inbox:
     """The subscriptions of one connection."""
 
@@ -173,6 +179,7 @@ class Inbox:
                 # Stale, or settled before; a second settlement means nothing.
                 self._runtime.count("stale_settlements")
                 continue
+            delivery.tag = _ENDED
             self._bytes -= len(delivery.body)
             if outcome is _ACCEPT:
                 link.accepted.append(sequence)
@@ -191,3 +198,11 @@ class Inbox:
                 subscription.unsettled.remove(delivery)
                 self._bytes -= len(delivery.body)
                 delivery.stale = True
+                delivery.tag = _ENDED
+
+    def end(self) -> None:
+        """The connection is closed: nothing can be settled any more."""
+        for subscription in (*self._by_number.values(), *self._draining):
+            for delivery in subscription.unsettled:
+                delivery.tag = _ENDED
+            subscription.unsettled.clear()
