@@ -235,7 +235,7 @@ class Link:
                 bodies.append(body)
                 body = len(bodies)
                 if body == _BATCH_BODIES:
-                    size = _BATCH_BYTES
+                    size = _BATCH_BYTES  # as many as share one message
             else:
                 size += length
             headers = outgoing.headers
