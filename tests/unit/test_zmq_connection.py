@@ -152,7 +152,8 @@ def test_too_much_waiting_blocks_the_connection(url: str) -> None:
         port = mute.getsockname()[1]
         client = Member(static(port), connect_timeout=30.0)
         with members(client):
-            sent = [client.send(ANY, timeout=1.0) for _ in range(10_001)]
+            body = bytes(2**20)
+            sent = [client.send(ANY, body, timeout=1.0) for _ in range(65)]
             pump_until(lambda: State.BLOCKED in client.states, client)
             pump_until(lambda: client.states[-1] is State.READY, client)
             pump_until(lambda: len(client.sent) == len(sent), client)
