@@ -173,7 +173,8 @@ def test_a_lone_call_is_not_woken_by_its_acceptance(artemis_broker: Artemis) -> 
 
         for _ in range(20):
             waits(True)
-        assert min(waits(False) for _ in range(10)) >= 0.005
+        # One of them may end for a heartbeat.
+        assert sorted(waits(False) for _ in range(10))[1] >= 0.005
         assert min(waits(True) for _ in range(30)) < 0.005
 
 
