@@ -17,38 +17,41 @@ __all__ = ["InFlight"]
 class InFlight:
     """Counts beginnings and ends. One thread at a time begins, one waits; `ended` may be called from any."""
 
-    __slots__ = ("_begun", "_bell", "_count_end", "_ends", "_limit", "_room", "_wanted")
+    __slots__ = ("_begun", "_bell", "_count_end", "_ends", "_full_at", "_limit", "_wanted")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._ends = Tally()
         self._count_end = self._ends.add
         self._begun = 0
-        self._room = limit
+        self._full_at = limit
+        """How many may have begun before it is looked how many have ended."""
         self._wanted = 0
         self._bell = threading.Event()
 
     def begin(self, timeout: float) -> bool:
         """Count one more, waiting up to `timeout` seconds for room; False: none came, and nothing was counted.
 
-        Who has to wait, waits for half of the room: woken for each end, it takes the interpreter from the thread that
-        brings them (10,000 notifications: 60 switches instead of 2,000).
+        Who has to wait, waits for half of the room: woken for the next end, it would take the interpreter from the
+        thread that brings them, again and again.
         """
-        if self._room == 0 and self._find_room() == 0:
+        if self._begun >= self._full_at and self._is_full():
             self._wait(self._begun - self._limit // 2, timeout)
-        return self.try_begin()
-
-    def try_begin(self) -> bool:
-        """Count one more without waiting; False: there is no room."""
-        if self._room == 0 and self._find_room() == 0:
-            return False
-        self._room -= 1
+            if self._is_full():
+                return False
         self._begun += 1
         return True
 
-    def _find_room(self) -> int:
-        self._room = self._limit - (self._begun - int(self._ends))
-        return self._room
+    def try_begin(self) -> bool:
+        """Count one more without waiting; False: there is no room."""
+        if self._begun >= self._full_at and self._is_full():
+            return False
+        self._begun += 1
+        return True
+
+    def _is_full(self) -> bool:
+        self._full_at = self._limit + int(self._ends)
+        return self._begun >= self._full_at
 
     def ended(self) -> None:
         """Count one end."""

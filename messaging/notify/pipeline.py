@@ -166,6 +166,7 @@ class Pipeline(Verbs[None]):
         self._notifier = notifier
         self._sent = Everything(notifier)
         self._under_way = InFlight(LIMIT)
+        self._ended = self._under_way.ended
 
     def notify(
         self,
@@ -181,17 +182,16 @@ class Pipeline(Verbs[None]):
         notifier = self._notifier
         if not self._under_way.begin(notifier._timeout):
             raise StateError(f"{LIMIT} notifications of this pipeline wait for their outcome, and none came in time")
-        ended = self._under_way.ended
         try:
-            direct = notifier._direct()
+            direct = notifier._direct() if headers is None else None
             sent: Sent | None = None
-            if direct is not None and not headers:
-                sent = direct.start(level, ctxt, event_type, payload, key, ended)
+            if direct is not None:
+                sent = direct.start(level, ctxt, event_type, payload, key, self._ended)
             if sent is None:
-                sent = begin(notifier, notifier._event(level, ctxt, event_type, payload, headers), key, ended)
+                sent = begin(notifier, notifier._event(level, ctxt, event_type, payload, headers), key, self._ended)
             self._sent.add(sent)
         except BaseException:
-            ended()
+            self._ended()
             raise
 
     def wait(self) -> None:
