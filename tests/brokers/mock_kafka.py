@@ -30,8 +30,9 @@ _REBALANCE_DELAY = 100
 
 def _library() -> ctypes.CDLL:
     folder = Path(confluent_kafka.__file__).parent
-    (path,) = folder.with_name("confluent_kafka.libs").glob("librdkafka-*.so*")
-    return ctypes.CDLL(str(path))
+    found = sorted(folder.with_name("confluent_kafka.libs").glob("librdkafka-*.so*"))
+    assert found, "no librdkafka beside confluent-kafka: install one of its wheels for Linux, which bring it"
+    return ctypes.CDLL(str(found[0]))
 
 
 class MockKafka:
