@@ -322,6 +322,9 @@ class BaseListener(ServiceCore):
     def _work_ready(self) -> None:
         """Take what is ready, and what waited for it in the lane of its key, until nothing is."""
         ready = self._ready
+        if not ready:
+            # Others have taken it all: with quick handlers that is so for nearly every job.
+            return
         todo: list[InHand] = []
         runnable, run, finish = self._endings.runnable, self._handling.run_plain, self._endings.finish
         with self._handling.many():
