@@ -6,9 +6,11 @@ driver cannot do. It knows nothing of calls and notifications beyond their roles
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -34,6 +36,10 @@ _alive: weakref.WeakSet[BaseTransport] = weakref.WeakSet()
 class BaseTransport:
     """What the blocking and the asyncio transport have in common. Thread-safe."""
 
+    _operations: dict[Role, Operations]
+    _closed = True
+    """Until it is made."""
+
     def __init__(
         self,
         url: str | Url,
@@ -57,7 +63,7 @@ class BaseTransport:
         self.wire: Wire = wire_of(self._settings)
         """How its messages become bytes: `wire=` of the URL."""
         self.counters = Counters()
-        self._operations: dict[Role, Operations] = {}
+        self._operations = {}
         self._owners: tuple[Callable[[], bool], ...] = ()
         self._closed = False
         self.epoch = 0
@@ -67,6 +73,14 @@ class BaseTransport:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
+
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        """Warn of connections that nobody can close any more, as sockets and asyncio do; it may run in any thread, so
+        it does no more. A thread that owns a connection keeps its transport: then the end of the process is the moment.
+        """
+        if not self._closed and self._operations:
+            self._closed = True
+            warn(f"{self!r} was never closed; use it in a with block, or close it", ResourceWarning, source=self)
 
     def why_no_rpc(self) -> str:
         """Say that this transport carries notifications only, and why, where its driver tells that."""
@@ -240,4 +254,10 @@ def _after_fork_in_child() -> None:
         transport._forked()
 
 
+def _at_exit() -> None:
+    for transport in list(_alive):
+        transport.__del__()
+
+
 os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)

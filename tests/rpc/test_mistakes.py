@@ -75,9 +75,14 @@ def test_an_asyncio_transport_is_closed_in_its_own_loop() -> None:
             await aio.rpc.Client(transport, TARGET).cast(None, "echo", value=1)
         return transport
 
-    transport = asyncio.run(use())
-    with pytest.raises(StateError, match="one transport per loop"):
-        asyncio.run(transport.close())
+    loop = asyncio.new_event_loop()
+    try:
+        transport = loop.run_until_complete(use())
+        with pytest.raises(StateError, match="one transport per loop"):
+            asyncio.run(transport.close())
+        loop.run_until_complete(transport.close())
+    finally:
+        loop.close()
 
 
 @pytest.mark.parametrize("target", ["mistakes", None, {"topic": "mistakes"}])
