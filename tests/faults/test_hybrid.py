@@ -149,11 +149,11 @@ def test_a_frozen_broker_of_notifications_leaves_calls_over_a_router_alone(
         kafka.resume()
 
 
-def test_a_killed_router_leaves_notifications_alone(stage: Stage, router: Server, kafka: Kafka) -> None:
-    """A router is killed: notifications of the same service over Kafka are as fast as before, and all confirmed; when
+def test_a_killed_router_leaves_notifications_alone(stage: Stage, router: Server, rabbit: Rabbit) -> None:
+    """A router is killed: notifications of the same service over RabbitMQ are as fast as before and all confirmed; when
     it is back, calls go on.
     """
-    config = configured(stage.directory, routed(router), kafka.url)
+    config = configured(stage.directory, routed(router), rabbit.url)
     worker = service(stage, config)
     with messaging.open_transports(messaging.load_config(config)) as transports:
         client = rpc.Client(transports.rpc, messaging.Target(topic=stage.topic), timeout=10).prepare(
