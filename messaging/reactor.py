@@ -93,21 +93,15 @@ class Reactor:
 
     def publish(self, outgoing: Outgoing) -> None:
         """Send a message as soon as it can go; its token gets the news, on the owner. Raises Closed."""
-        holding = self.holding
-        # `may_go`, written out: this runs once per message.
-        if not (
-            holding.ready and (not outgoing.reply_to or holding.reply_ready) and (self._direct or self.in_events())
-        ):
+        if self.holding.may_go(outgoing) and (self._direct or self.in_events()):
+            if 0.0 < outgoing.deadline < self.timers.due:
+                self.call_soon(lambda: self._look_by(outgoing))
+            self._connection.publish(outgoing)
+        else:
             self._post(outgoing)
-            return
-        if 0.0 < outgoing.deadline < self.timers.due:
-            self.call_soon(lambda: self._look_by(outgoing))
-        self._connection.publish(outgoing)
 
     def exchange(self, outgoing: Outgoing, bell: LockType, until: float) -> bool:
-        """Send a message and wait until `bell` is rung or the time `until` has come; True when it was rung. Raises
-        Closed. For callers that may block.
-        """
+        """Send a message and wait until `bell` is rung (True) or the time is `until`. Blocks. Raises Closed."""
         self.publish(outgoing)
         return bell.acquire(timeout=max(0.0, until - self.clock()))
 
@@ -118,11 +112,7 @@ class Reactor:
         elif self._closing:
             raise self.holding.gone()
         else:
-            # `_append`, written out: this runs once per notification, and who delivers was launched.
-            self._inbox.append(delivery)
-            if self._sleeping:
-                self._sleeping = False
-                self._rouse()
+            self._append(delivery)
 
     def answer(self, delivery: Delivery, outgoing: Outgoing) -> None:
         """Settle a delivery as done and send the answer to it, in one flush: where settling is end to end they share a
@@ -197,7 +187,7 @@ class Reactor:
             self._post(lambda: self.timers.at(when, function))
 
     def after_flush(self, function: Callable[[], None]) -> None:
-        """Run a function on the owner once everything that was posted before has been through a pump."""
+        """Run a function on the owner once all that was posted before has been through a pump."""
         self.call_soon(lambda: self._flushed.append(function))
 
     def in_events(self) -> bool:
@@ -338,11 +328,10 @@ class Reactor:
     def _send(self, outgoing: Outgoing) -> None:
         if 0.0 < outgoing.deadline < self.timers.due:
             self.timers.due = outgoing.deadline
-        holding = self.holding
-        if holding.ready and (holding.reply_ready or not outgoing.reply_to):
+        if self.holding.may_go(outgoing):
             self._connection.publish(outgoing)
         else:
-            holding.hold(outgoing)
+            self.holding.hold(outgoing)
 
     # Turns of the owner
 
@@ -381,8 +370,8 @@ class Reactor:
         self.holding.give_up(Closed("the transport was closed"))
         self._connection.close(grace)
 
-        # A driver that does not reach CLOSED by itself must not keep its owner.
         def abandon() -> None:
+            # A driver that does not reach CLOSED by itself must not keep its owner.
             _log.warning("%s: the driver did not close in time and was abandoned", self.name)
             self.state = State.CLOSED
 
