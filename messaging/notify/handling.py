@@ -47,7 +47,7 @@ def decoded(decode: Decode, delivery: Delivery, attempt: int) -> Event[Any]:
         raise DecodeError(f"a notification of level {body.level!r}, which is none")
     headers = delivery.headers
     if POOL_HEADER in headers:
-        # A dead letter that was sent again: the name of its pool was for listeners, not for handlers.
+        # A dead letter that was sent again: the name of its pool is for listeners, not for handlers.
         headers = {name: value for name, value in headers.items() if name != POOL_HEADER}
     message_id = headers.get(MESSAGE_ID, "")
     return Event(
