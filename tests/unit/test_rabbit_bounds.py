@@ -17,7 +17,7 @@ from messaging.testing.conformance.bare import Bare
 
 SCHEMES = ["rabbit", "kombu"]
 MOST_ANSWERS = 16
-MOST_UNCONFIRMED = 512
+MOST_UNCONFIRMED = 1024
 
 
 @contextmanager
