@@ -312,8 +312,9 @@ class BaseNotifier:
         """
         routes = self._routes[event.level]
         if self._transport_alone and len(routes) == 1:
-            # One message, so the message's id is the operation's as well.
-            return self._send_to(*routes[0], event.message_id, event, self._encoded(event), key, wake)
+            # Not the message's id: a dead letter keeps that of its original, which may still be under way.
+            id_ = self._session().operations.next_id()
+            return self._send_to(*routes[0], id_, event, self._encoded(event), key, wake)
         sent = SentAround()
         if self._transport_alone:
             body = self._encoded(event)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from messaging import Transport, notify, open_transport
+from messaging import Target, Transport, notify, open_transport
 from messaging.drivers.memory import hub
 from tests.notify.rig import LONG, TARGETS, Everything, Seen, balanced, count, memory_url, until
 
@@ -108,8 +108,6 @@ def test_dead_letters_to_a_topic(transport: Transport) -> None:
     """dead_letter= may be a notifier, which sends the event on as it came, with the reason in its headers."""
     endpoint, _ = _failing(99)
     graves = Everything()
-    from messaging import Target
-
     notifier = notify.Notifier(transport, "undertaker", ["graves"])
     with (
         notify.Listener(transport, [Target(topic="graves")], [graves]),
@@ -122,6 +120,20 @@ def test_dead_letters_to_a_topic(transport: Transport) -> None:
     assert letter.message_id == endpoint.seen.all[0].message_id
     assert (letter.headers["dead-reason"], letter.headers["dead-attempt"]) == ("ValueError: attempt 2", 2)
     assert letter.headers["h"] == 1
+
+
+def test_a_dead_letter_is_not_taken_for_its_original(transport: Transport) -> None:
+    """It goes by the same id, maybe over the same connection and while its original is under way: both end."""
+    endpoint = Everything()
+    notifier = notify.Notifier(transport, "me")
+    with notify.Listener(transport, TARGETS, [endpoint]):
+        notifier.error({}, "bad", 7)
+        (event,) = endpoint.seen.wait()
+        ends = [threading.Event() for _ in range(2)]
+        # What a listener does that hands on what it could not handle, quicker than any confirmation.
+        sendings = [notifier._start(event, None, end.set) for end in ends]
+        assert [end.wait(LONG) for end in ends] == [True, True]
+        assert [notifier._failure(sending) for sending in sendings] == [None, None]
 
 
 def test_dead_letters_by_a_coroutine(transport: Transport) -> None:
