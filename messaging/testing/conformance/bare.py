@@ -105,6 +105,12 @@ class Events:
             for delivery in batch:
                 self.on_delivery(delivery)
 
+    def forget(self) -> None:
+        """Let go of all messages."""
+        messages: list[Any]
+        for messages in (self.sent, self.settled, self.unsettled, self.deliveries):
+            messages.clear()
+
     @property
     def state(self) -> State | None:
         """The last state told."""

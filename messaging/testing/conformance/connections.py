@@ -5,6 +5,7 @@ When the pump returns, when events fire, how a connection is woken, cut and clos
 
 from __future__ import annotations
 
+import gc
 import select
 import threading
 import time
@@ -13,7 +14,7 @@ from messaging.drivers.base import State
 from messaging.message import Delivery, Outgoing, Route, Source
 from messaging.testing.conformance.bare import Bare, together
 from messaging.testing.conformance.case import Case
-from messaging.testing.conformance.checks import check, equal, punctual
+from messaging.testing.conformance.checks import check, equal, eventually, punctual
 from messaging.testing.conformance.scenario import DRIVER, Group
 
 __all__ = ["connections"]
@@ -179,6 +180,28 @@ def close_from_every_state(case: Case) -> None:
             bare.until(lambda bare=bare: bare.events.state is State.CLOSED, "CLOSED", 3.0)  # type: ignore[misc]
         check(bare.pump(0.0) > 0.0, "a closed connection says that it has more to do")
         bare.connection.wake()
+
+
+@connections.add("A connection that is closed is forgotten, with what it had handed out.")
+def closed_is_forgotten(case: Case) -> None:
+    """Deliveries are not seen by the garbage collector: whoever keeps one that is over keeps all that it leads to."""
+    receiver, _ = case.receiving()
+    sender, route = case.sending()
+    for _ in range(3):
+        sender.publish(route)
+    together([sender, receiver], lambda: len(receiver.events.deliveries) == 3, "three deliveries")
+    receiver.settle(receiver.events.deliveries[:1])
+    receiver.pump(0.0)
+    receiver.close()
+    kind, place = type(receiver.connection), id(receiver.connection)
+    del receiver.connection
+    receiver.events.forget()
+
+    def forgotten() -> bool:
+        gc.collect()
+        return not any(type(each) is kind and id(each) == place for each in gc.get_objects())
+
+    eventually(forgotten, "the closed connection is forgotten", 5.0)
 
 
 @connections.add(

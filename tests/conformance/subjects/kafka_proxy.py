@@ -117,7 +117,7 @@ class KafkaProxy:
                 link.moving.set()
 
     def lose_answers(self, name: str) -> None:
-        """Let nothing that the broker says through on the connections that a client has now; it gets what it is told."""
+        """Let nothing that the broker says through on the connections a client has now; it gets what it is told."""
         for link in self._of(name):
             link.hears = False
 
