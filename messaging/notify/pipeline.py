@@ -123,10 +123,13 @@ class Everything:
     def _forget(self) -> None:
         self._look_at = self._count + _STEP
         kept = self._kept
-        while kept and kept[0].ended:
-            first = kept.popleft()
+        while kept:
+            first = kept[0]
             if not first.taken:
-                self._others.append((self._count - len(kept) - 1, first))
+                if not first.ended:
+                    break
+                self._others.append((self._count - len(kept), first))
+            kept.popleft()
         if len(kept) > 2 * LIMIT - _STEP:
             self._others = [(index, each) for index, each in self._all() if not each.taken]
             kept.clear()
