@@ -184,7 +184,7 @@ def kind_of(body: bytes) -> int:
     A msgpack array of up to 15 elements starts with one byte 0x9N, and a small number is one byte: the version and the
     kind.
     """
-    return _BEGINNINGS.get(body[:3], 0)
+    return _BEGINNINGS.get(body[:3], 0) if len(body) > 3 else 0
 
 
 def decode(body: bytes) -> Any:
