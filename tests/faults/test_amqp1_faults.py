@@ -139,7 +139,7 @@ def test_notifications_that_were_not_stored_are_found(outage: Outage) -> None:
 
 
 def test_operations_past_their_deadlines_are_found(outage: Outage) -> None:
-    """Planted: every operation takes a second more than it was given."""
+    """Planted: every operation takes seconds more than it was given."""
     assert outage.histories["overstays"].late(outage.stalled) != []
 
 

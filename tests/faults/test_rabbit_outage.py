@@ -202,5 +202,5 @@ def test_messages_that_were_not_stored_are_found(outage: Outage) -> None:
 
 @pytest.mark.timeout(180)
 def test_operations_past_their_deadlines_are_found(outage: Outage) -> None:
-    """Planted: every operation takes a second more than it was given."""
+    """Planted: every operation takes seconds more than it was given."""
     assert outage.histories["overstays"].late(outage.stalled) != []
