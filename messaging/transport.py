@@ -74,7 +74,10 @@ class BaseTransport:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
 
-    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+    def __del__(self) -> None:
+        self._warn_unclosed()
+
+    def _warn_unclosed(self, warn: Callable[..., None] = warnings.warn) -> None:
         """Warn of connections that nobody can close any more, as sockets and asyncio do; it may run in any thread, so
         it does no more. A thread that owns a connection keeps its transport: then the end of the process is the moment.
         """
@@ -256,7 +259,7 @@ def _after_fork_in_child() -> None:
 
 def _at_exit() -> None:
     for transport in list(_alive):
-        transport.__del__()
+        transport._warn_unclosed()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -11,7 +11,7 @@ and reply addresses are not in here: they travel in the transport's own properti
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -152,7 +152,6 @@ class Notification(_Body, frozen=True, gc=False):
 
 _encoder = msgspec.msgpack.Encoder()
 encode_unchecked = _encoder.encode
-_REQUESTS = frozenset({int(Kind.CALL), int(Kind.CAST)})
 
 
 def encode(body: _Body) -> bytes:
@@ -208,39 +207,40 @@ def decode(body: bytes) -> Any:
     return value
 
 
-_decode_request = msgspec.msgpack.Decoder(Request).decode
+def _reader(usual: type[_Body], kinds: Collection[Kind], wanted: tuple[type[_Body], ...], refusal: str) -> Any:
+    """Return a function that reads messages of some types: by a short way what nearly all are, `usual`.
+
+    It raises DecodeError with `refusal` for messages of other types.
+    """
+    decode_usual = msgspec.msgpack.Decoder(usual).decode
+    numbers = frozenset(map(int, kinds))
+
+    def read(body: bytes) -> Any:
+        try:
+            found = decode_usual(body)
+            if found.kind in numbers and found.version == VERSION and not found.features:
+                return found
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            pass  # what is wrong with it is told by the long way
+        other = decode(body)
+        if not isinstance(other, wanted):
+            raise DecodeError(refusal)
+        return other
+
+    return read
 
 
-def decode_request(body: bytes) -> Request:
-    """Read a call or a cast; the short way for what servers get. Raises DecodeError."""
-    try:
-        request = _decode_request(body)
-        if request.version == VERSION and request.kind in _REQUESTS and not request.features:
-            return request
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        pass  # what is wrong with it is told by the long way
-    other = decode(body)
-    if not isinstance(other, Request):
-        raise DecodeError("neither a call nor a cast")
-    return other
-
-
-_RESULT = int(Kind.RESULT)
-_decode_result = msgspec.msgpack.Decoder(Result).decode
-
-
-def decode_reply(body: bytes) -> Result | Failure:
-    """Read an answer; the short way for what nearly all answers are. Raises DecodeError."""
-    try:
-        result = _decode_result(body)
-        if result.kind == _RESULT and result.version == VERSION and not result.features:
-            return result
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        pass  # what is wrong with it is told by the long way
-    reply = decode(body)
-    if not isinstance(reply, Result | Failure):
-        raise DecodeError("neither a result nor a failure")
-    return reply
+decode_request: Callable[[bytes], Request] = _reader(
+    Request, (Kind.CALL, Kind.CAST), (Request,), "neither a call nor a cast"
+)
+"""Read a call or a cast. Raises DecodeError."""
+decode_reply: Callable[[bytes], Result | Failure] = _reader(
+    Result, (Kind.RESULT,), (Result, Failure), "neither a result nor a failure"
+)
+"""Read an answer. Raises DecodeError."""
+_decode_notification: Callable[[bytes], Notification] = _reader(
+    Notification, (Kind.NOTIFICATION,), (Notification,), "not a notification"
+)
 
 
 def _encode_answer(answer: Result | Failure, request: bytes, error: BaseException | None = None) -> bytes:
@@ -249,23 +249,6 @@ def _encode_answer(answer: Result | Failure, request: bytes, error: BaseExceptio
         return _encoder.encode(answer)
     except (TypeError, ValueError, OverflowError, RecursionError) as failure:
         raise EncodeError(str(failure)) from failure
-
-
-_NOTIFICATION = int(Kind.NOTIFICATION)
-_decode_usual = msgspec.msgpack.Decoder(Notification).decode
-
-
-def _decode_notification(body: bytes) -> Notification:
-    try:
-        found = _decode_usual(body)
-        if found.kind == _NOTIFICATION and found.version == VERSION and not found.features:
-            return found
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        pass  # what is wrong with it is told by the long way
-    other = decode(body)
-    if type(other) is not Notification:
-        raise DecodeError("not a notification")
-    return other
 
 
 class Ping(NamedTuple):
@@ -300,6 +283,7 @@ class NativeWire:
     decode_request = staticmethod(decode_request)
     decode_reply = staticmethod(decode_reply)
     decode_control = staticmethod(decode)
+    decode_notification = staticmethod(_decode_notification)
 
     def interval(self, silence: float) -> float:
         """Three signs are missed before a server counts as lost."""
@@ -316,8 +300,6 @@ class NativeWire:
     def encode_alive(self, ids: Sequence[str], server: str) -> Iterable[bytes]:
         """One message for all calls of one caller."""
         return (encode(Alive(VERSION, Kind.ALIVE, 0, list(ids), server)),)
-
-    decode_notification = staticmethod(_decode_notification)
 
     def new_message_id(self) -> str | None:
         """Any will do."""

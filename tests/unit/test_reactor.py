@@ -255,11 +255,8 @@ def test_a_driver_that_fails_ends_everything_that_waits() -> None:
         reactor.publish(Outgoing(Route.any("x", "t"), b"", {}, Posted()))
 
 
-def test_a_driver_that_fails_at_once_is_told_to_who_subscribes() -> None:
-    """A subscription that was posted before the driver failed is refused with the driver's error, not forgotten."""
-    reactor, connection = connected(ThreadReactor)
-    connection.lost = True
-    connection.fail = ZeroDivisionError("a bug in the driver")
+def refusal(reactor: ThreadReactor) -> Exception | None:
+    """What somebody is told who subscribes now."""
     told: list[Exception | None] = []
     done = threading.Event()
 
@@ -269,7 +266,15 @@ def test_a_driver_that_fails_at_once_is_told_to_who_subscribes() -> None:
 
     reactor.subscribe(Source.reply(), 1, lambda batch: None, hear)
     assert done.wait(STUCK)
-    assert "a bug in the driver" in str(told[0])
+    return told[0]
+
+
+def test_a_driver_that_fails_at_once_is_told_to_who_subscribes() -> None:
+    """A subscription that was posted before the driver failed is refused with the driver's error, not forgotten."""
+    reactor, connection = connected(ThreadReactor)
+    connection.lost = True
+    connection.fail = ZeroDivisionError("a bug in the driver")
+    assert "a bug in the driver" in str(refusal(reactor))
 
 
 def test_a_subscription_after_a_final_loss_is_refused_at_once() -> None:
@@ -277,16 +282,7 @@ def test_a_subscription_after_a_final_loss_is_refused_at_once() -> None:
     reactor, connection = connected(ThreadReactor)
     connection.lost = True
     reactor.call_soon(lambda: reactor.on_state(State.LOST, AuthFailed("who is this?"), None, None))
-    told: list[Exception | None] = []
-    done = threading.Event()
-
-    def hear(address: str, error: Exception | None) -> None:
-        told.append(error)
-        done.set()
-
-    reactor.subscribe(Source.reply(), 1, lambda batch: None, hear)
-    assert done.wait(STUCK)
-    assert isinstance(told[0], AuthFailed)
+    assert isinstance(refusal(reactor), AuthFailed)
     reactor.close(0.5)
 
 
