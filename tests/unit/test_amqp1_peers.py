@@ -102,6 +102,16 @@ def test_a_wrong_password_is_final(guarded: Artemis) -> None:
     assert "wr0ng" not in str(error)
 
 
+def test_a_missing_password_is_told_as_such(guarded: Artemis) -> None:
+    """Artemis lets everybody in and closes the connection then, without a word of which product it is: AuthFailed at
+    once, with where a login goes, and not that there is no profile for it.
+    """
+    error = _error(f"amqp1://127.0.0.1:{guarded.port}", timeout=20)
+    assert isinstance(error, AuthFailed)
+    assert "unauthorized-access" in str(error)
+    assert "user and password" in str(error)
+
+
 def test_credentials_may_be_a_function(guarded: Artemis) -> None:
     """It is asked at each connect, and goes before what stands in the URL."""
     asked = []

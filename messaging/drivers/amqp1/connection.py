@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from messaging.drivers.amqp1.dialing import Dialing, reason
 from messaging.drivers.amqp1.engine import PIECE, Engine, Pointer
 from messaging.drivers.amqp1.news import News
-from messaging.drivers.amqp1.opening import Opening, refusal_of
+from messaging.drivers.amqp1.opening import REFUSED, Opening, refusal_of
 from messaging.drivers.amqp1.options import Amqp1Settings, words
 from messaging.drivers.amqp1.profiles import Profile, capabilities_of
 from messaging.drivers.amqp1.receiving import Receiving
@@ -423,8 +423,12 @@ class Amqp1Connection:
         engine = self._engine
         if engine is None:
             return
+        properties = engine.remote_properties()
+        if properties.get(REFUSED):
+            # The Close behind it says why; of such an Open the peer need not say which product it is.
+            return
         try:
-            self._profile = self._opening.profile(engine.remote_properties(), self._role)
+            self._profile = self._opening.profile(properties, self._role)
         except (ConfigError, ConnectFailed) as error:
             self._fail(error)
             return

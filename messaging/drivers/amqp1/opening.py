@@ -14,9 +14,12 @@ from messaging.drivers.tls import uses_tls
 from messaging.errors import AuthFailed, ConfigError, ConnectFailed, Unsupported
 from messaging.url import Host
 
-__all__ = ["Opening", "refusal_of"]
+__all__ = ["REFUSED", "Opening", "refusal_of"]
 
+REFUSED = "amqp:connection-establishment-failed"
+"""A property of an Open that is sent only because a Close, which says why, may not come before it."""
 _UNAUTHORIZED = ("amqp:unauthorized-access", "amqp:not-allowed")
+_WHO = "; does it want a user and password in the URL, or by credentials=?"
 _RPC = (Role.RPC_CLIENT, Role.RPC_SERVER)
 
 
@@ -111,9 +114,7 @@ class Opening:
         if error.later:
             return ConnectFailed(f"{peer} cannot take a login by {mechanism}{told}")
         text = f"{peer} refused the login by {mechanism}{told}"
-        if self._mechanisms == ("ANONYMOUS",):
-            text += "; does it want a user and password in the URL, or by credentials=?"
-        return AuthFailed(text)
+        return AuthFailed(text + (_WHO if self._mechanisms == ("ANONYMOUS",) else ""))
 
 
 def refusal_of(condition: Condition | None, peer: str, settings: Amqp1Settings) -> Exception:
@@ -125,6 +126,10 @@ def refusal_of(condition: Condition | None, peer: str, settings: Amqp1Settings) 
             "amqp1://host:port/vhost"
         )
     if condition is not None and condition.name in _UNAUTHORIZED:
-        return AuthFailed(f"{peer} refused the connection: {told}")
+        return AuthFailed(f"{peer} refused the connection: {told}{'' if _has_login(settings) else _WHO}")
     hint = "" if uses_tls(settings) else "; does it want TLS (tls=yes)?"
     return ConnectFailed(f"{peer} closed the connection while it was opened: {told}{hint}")
+
+
+def _has_login(settings: Amqp1Settings) -> bool:
+    return settings.credentials is not None or any(host.username is not None for host in settings.url.hosts)
