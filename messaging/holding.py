@@ -65,7 +65,7 @@ class Holding:
         self.ready = False
         self.reply_ready = False
         """Whether answers can reach this connection now."""
-        self.cause: Exception | None = None
+        self.cause: Exception | None = ConnectFailed(f"{name} has not answered yet")
         """Why the connection is not READY, as far as the driver has told."""
         self.fatal: Exception | None = None
         """Why it will never be again."""

@@ -36,6 +36,7 @@ from messaging.message import Delivery, Outcome, Outgoing, SentResult, Source, S
 from messaging.offload import Offload
 from messaging.relay import Relay
 from messaging.settlements import Settlements, Told
+from messaging.state_log import StateLog
 from messaging.subscription import DeliveryHandler, SubscribedHandler, Subscription, Subscriptions
 from messaging.timers import Timers
 
@@ -72,6 +73,7 @@ class Reactor:
         self._closing = False
         self._launch_lock = threading.Lock()
         self._closed = threading.Event()
+        self._state_log = StateLog(_log, name, clock)
         self.holding = Holding(name, clock)
         """What cannot go yet, and why."""
         self.outstanding: Callable[[], int] = int
@@ -410,9 +412,7 @@ class Reactor:
         """See ConnectionEvents."""
         self._in_events = True
         try:
-            if state is not self.state:
-                level = logging.WARNING if state is State.LOST else logging.INFO
-                _log.log(level, "%s is %s%s", self.name, state.value, f": {cause}" if cause is not None else "")
+            self._state_log.note(state, cause, retry_in is None)
             self.state = state
             self.holding.state_changed(state, cause)
             if state is State.READY:
