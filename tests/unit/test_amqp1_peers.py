@@ -144,6 +144,20 @@ def test_tls_is_verified(
     assert told in str(error)
 
 
+def test_a_port_without_tls_is_told(guarded: Artemis) -> None:
+    """A peer that waits for the rest of what it does not understand: before connect_timeout the error says that nobody
+    has answered, and after it what nobody has answered in.
+    """
+    url = guarded.url.replace("ann:s3cret@", "")
+    early = _error(url, timeout=0.3, tls=True)
+    late = _error(url, timeout=1.5, tls=True, connect_timeout=0.5)
+    for error in (early, late):
+        assert isinstance(error, DeadlineExceeded)
+        assert (error.phase, error.delivered) == ("connect", Delivered.NO)
+    assert "has not answered yet" in str(early)
+    assert f":{guarded.port} did not answer TLS within 0.5 s (connect_timeout)" in str(late)
+
+
 def test_an_address_that_is_not_made_on_demand_is_no_route(guarded: Artemis) -> None:
     """Calls and casts are told at once that there is nothing; a server says what it may not attach to."""
     with messaging.open_transport(guarded.url) as transport:

@@ -276,7 +276,9 @@ class Amqp1Connection:
             self._connect(now)
         elif self._phase in _ON_THE_WAY and now >= self._due:
             seconds = self._settings.connect_timeout
-            self._lose(ConnectFailed(f"{self._title} did not answer within {seconds:g} s (connect_timeout)"), now)
+            spoken = self._opening.expected(connected=self._phase in (Phase.LOGIN, Phase.OPENING))
+            told = f"{self._title} did not answer {spoken} within {seconds:g} s (connect_timeout)"
+            self._lose(ConnectFailed(told), now)
         elif self._phase is Phase.UP:
             self._run(now)
         if self._engine is not None and now >= self._tick_at:

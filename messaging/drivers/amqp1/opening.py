@@ -105,6 +105,10 @@ class Opening:
             return "; does it want a client certificate, or another one (tls_cert)?"
         return "; does it want TLS (tls=yes)?"
 
+    def expected(self, *, connected: bool) -> str:
+        """In what a peer that says nothing was addressed, which it may not speak on this port."""
+        return "AMQP 1.0" if connected else "TLS" if uses_tls(self._settings) else "TCP"
+
     def login_failed(self, peer: str, login: Login, error: LoginFailed | NotSasl) -> Exception:
         """The error for a login that has failed."""
         if isinstance(error, NotSasl):
