@@ -306,6 +306,8 @@ class NotifierConnection:
 
     def _connected(self, user: configuration.Login) -> None:
         self._user = user
+        # What is under way has had no chance yet to be confirmed.
+        self._sign = self._clock()
         if self._producer is None:
             self._producer = clients.make_producer(
                 configuration.producer(self._settings, user, self.client_id), self._troubles

@@ -89,7 +89,10 @@ def of_connection(error: KafkaError, told: str = "") -> ConnectFailed:
     if error.fatal():
         return ConnectFailed(f"the Kafka producer cannot go on, and another one takes its place: {_text(error)}")
     if is_outage(error) and not told:
-        told = "each connection was closed without a word, as is usual where TLS (option tls) or a login is wanted"
+        told = (
+            "each connection was closed without a word; "
+            "where that happens at every try, TLS (option tls) or a login is wanted"
+        )
     return ConnectFailed(f"no Kafka broker could be reached: {told or _text(error)}")
 
 
