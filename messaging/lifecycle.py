@@ -19,7 +19,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from messaging.drivers.base import Role
-from messaging.errors import Cancelled, Closed, ConfigError, DeadlineExceeded, Delivered, Forked, NotStarted, StateError
+from messaging.errors import (
+    Cancelled,
+    Closed,
+    ConfigError,
+    ConnectionLost,
+    DeadlineExceeded,
+    Delivered,
+    Forked,
+    NotStarted,
+    StateError,
+)
 from messaging.executor import Desk, InlineExecutor, ThreadExecutor
 from messaging.message import Source
 from messaging.operations import Operations
@@ -131,6 +141,7 @@ class ServiceCore:
             self._reactor.subscribe(source, window, receive, functools.partial(self._subscribed, source))
 
     def _subscribed(self, source: Source, address: str, error: Exception | None) -> None:
+        before = self._consuming.get(source)
         self._consuming[source] = error is None
         started = self._on_started
         if isinstance(error, Cancelled):
@@ -141,6 +152,10 @@ class ServiceCore:
             if started is not None:
                 self._on_started = None
                 started(error)
+            elif self._state is ServiceState.SERVING and isinstance(error, ConnectionLost):
+                _log.warning(
+                    "%s does not receive from %s until that is back: %s", self._name(), source.kind.value, error
+                )
             elif self._state is ServiceState.SERVING:
                 _log.error("%s does not receive from %s any more: %s", self._name(), source.kind.value, error)
         elif started is not None and all(self._consuming.values()):
@@ -150,6 +165,8 @@ class ServiceCore:
                 if self._state is ServiceState.STARTING:
                     self._state = ServiceState.SERVING
             started(None)
+        elif before is False and self._state is ServiceState.SERVING:
+            _log.info("%s receives from %s again", self._name(), source.kind.value)
 
     def _begin_drain(self) -> ServiceState:
         """Take nothing more from now on; returns the state before. Only the first caller has the draining to do."""

@@ -4,15 +4,20 @@ any router does is tested in test_amqp1_routers.py.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
+import messaging
+from messaging import notify
 from messaging.drivers.amqp1.connection import Amqp1Connection
 from messaging.drivers.base import Role, State
 from messaging.errors import ConnectionLost, DeadlineExceeded, Delivered
 from messaging.message import Route, Source, Stage
+from tests.faults.processes import until
 from tests.unit.amqp1_ends import Ends, bare_at
 from tests.unit.amqp1_router import Router
 
@@ -89,6 +94,29 @@ def test_a_subscription_that_is_ended_comes_back(ends: Ends, router: Router) -> 
     ends.receiver.settle(ends.receiver.take())
     assert ends.news(again) == (Stage.TAKEN, None)
     assert ends.receiver.events.states == before
+
+
+class Deaf:
+    """Hears what is of no interest here."""
+
+    @notify.on("*")
+    def any(self, event: notify.Event[Any]) -> None:
+        """Nothing."""
+
+
+def test_a_subscription_that_went_and_is_back_is_logged(router: Router, caplog: pytest.LogCaptureFixture) -> None:
+    """As a warning, since it mends itself, and then that it has; what is final would be an error."""
+    with (
+        caplog.at_level(logging.INFO, logger="messaging.lifecycle"),
+        messaging.open_transport(router.url, profile="router") as transport,
+    ):
+        with notify.Listener(transport, [messaging.Target(topic="events")], [Deaf()]) as listener:
+            router.detach("openstack.org/om/notify/anycast/messaging/events")
+            until(lambda: len(caplog.records) == 2, "both lines")
+            assert listener.health()["consuming"]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.INFO]
+    assert "ended by a test" in caplog.messages[0]
+    assert caplog.messages[1].endswith("receives from pools again")
 
 
 def test_a_sending_link_that_is_ended_comes_back(ends: Ends, router: Router) -> None:
