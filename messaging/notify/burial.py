@@ -76,8 +76,9 @@ class _ByNotifier(Burial):
         own = {DEAD_REASON: letter.reason, DEAD_ATTEMPT: event.attempt}
         plain.headers = {name: value for name, value in plain.headers.items() if name not in OWN_HEADERS} | own
         outcome: list[Sent] = []
-        # The news may overtake the return of _start; whichever comes second tells.
-        steps = Countdown(2, lambda: done(self._notifier._failure(outcome[0])))
+        # The news may overtake the return of _start; whichever comes second tells. The outcome is taken out: what wakes
+        # a sending must not lead back to it, or every letter stays.
+        steps = Countdown(2, lambda: done(self._notifier._failure(outcome.pop())))
         try:
             outcome.append(self._notifier._start(plain, None, steps))
         except Exception as failure:  # a sink of the notifier's may be the user's

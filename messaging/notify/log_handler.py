@@ -110,7 +110,9 @@ class LogHandler(logging.Handler):
             self._busy.now = False
 
     def _ended(self, outcome: list[Sent]) -> None:
-        if any(sending.error is not None for sending in outcome[0].sendings) or outcome[0].errors:
+        # Taken out: what wakes a sending must not lead back to it, or every record stays.
+        sent = outcome.pop()
+        if sent.errors or any(sending.error is not None for sending in sent.sendings):
             self._failed.add()
         self._under_way.ended()
 
