@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -91,6 +91,16 @@ class Operation(Token, msgspec.Struct, eq=False, kw_only=True):
     def abandoned(self) -> None:
         """Nobody waits for it any more: tell whoever may be working on it, where that is possible."""
 
+    def due(self, now: float) -> Sequence[Operation]:
+        """What of it is to be ended now that its deadline has passed: itself, or of one that stands for many some, each
+        an operation of its own from then on. That one's `deadline` is the next one's after this.
+        """
+        return (self,)
+
+    def parts(self) -> Sequence[Operation]:
+        """What ends where everything ends: itself, or of one that stands for many each, as an operation of its own."""
+        return (self,)
+
 
 class Pending:
     """The table of operations under way. `add`, `take` and `get` may be called from any thread, the rest by the
@@ -128,7 +138,7 @@ class Pending:
 
     def everything(self) -> list[Operation]:
         """A copy of what is under way."""
-        return list(self._operations.values())
+        return [part for operation in list(self._operations.values()) for part in operation.parts()]
 
     def next_expiry(self) -> float:
         """When `overdue` should be asked next. It may be early, never late: an operation that ends does not move it."""
@@ -149,12 +159,12 @@ class Pending:
         if now < self.next_expiry():
             return []
         self._next_expiry = self._soonest_new = math.inf
-        due = []
+        due: list[Operation] = []
         soonest = math.inf
         for operation in list(self._operations.values()):
             if operation.deadline <= now:
-                due.append(operation)
-            elif operation.deadline < soonest:
+                due += operation.due(now)
+            if now < operation.deadline < soonest:
                 soonest = operation.deadline
         self._next_expiry = soonest
         return due

@@ -42,7 +42,7 @@ from messaging.notify import (
 from messaging.notify.base_listener import BaseListener, ListenerOptions
 from messaging.notify.base_notifier import BaseNotifier, Sent
 from messaging.notify.listener import check_batching
-from messaging.notify.pipeline import LIMIT, Everything
+from messaging.notify.pipeline import LIMIT, Everything, failure
 from messaging.notify.verbs import Verbs
 
 __all__ = [
@@ -163,6 +163,7 @@ class Pipeline(Verbs[_Awaited]):
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier
         self._sent = Everything(notifier)
+        self._count = 0
         self._under_way: deque[asyncio.Future[Any]] = deque()
 
     async def notify(
@@ -184,7 +185,8 @@ class Pipeline(Verbs[_Awaited]):
         future, wake = notifier.transport.waiter()
         async with AsyncExitStack() as stack:
             await enter_async(stack, notifier._around, event)
-            self._sent.add(notifier._start(event, key, wake))
+            self._sent.add(self._count, notifier._start(event, key, wake))
+        self._count += 1
         self._under_way.append(future)
 
     async def wait(self) -> None:
@@ -195,9 +197,9 @@ class Pipeline(Verbs[_Awaited]):
         except asyncio.CancelledError:
             self._give_up("the task was cancelled")
             raise
-        failure = self._sent.failure()
-        if failure is not None:
-            raise failure
+        error = failure(self._notifier, self._count, self._sent.all())
+        if error is not None:
+            raise error
 
     def _give_up(self, why: str) -> None:
         self._sent.give_up(lambda sending: Cancelled(why))

@@ -31,7 +31,7 @@ from messaging.errors import (
     Unsupported,
 )
 from messaging.message import CONTENT_TYPE, CORRELATION_ID, MESSAGE_ID, Outgoing, Route
-from messaging.notify.direct import Direct
+from messaging.notify.burst import Way
 from messaging.notify.event import LEVELS, Event, level_name
 from messaging.notify.routing import Routing
 from messaging.notify.session import KIND, NotifySession, Sending
@@ -184,7 +184,7 @@ class BaseNotifier:
             )
         self._check_headers(options.headers)
         self._options = options
-        self._way: Direct | None = None
+        self._way: Way | None = None
         self._timeout = timeout_seconds(options.timeout, NOTIFY_TIMEOUT)
         wire = self.transport.wire
         exchange = options.exchange or wire.exchange
@@ -284,7 +284,7 @@ class BaseNotifier:
             self._epoch = transport.epoch
         return self._found
 
-    def _direct(self) -> Direct | None:
+    def _short_way(self) -> Way | None:
         """The short way, for what needs nothing but the transport; None: there is none with these options."""
         if self._way is not None and self._epoch == self.transport.epoch:
             return self._way
@@ -301,7 +301,7 @@ class BaseNotifier:
             return None
         session = self._session()
         topics = {level: routes[0] for level, routes in self._routes.items()}
-        way = self._way = Direct(session, options.publisher_id, topics, options.headers, self._timeout, options.retry)
+        way = self._way = Way.of(session, options.publisher_id, topics, options.headers, self._timeout, options.retry)
         return way
 
     def _start(self, event: Event[Any], key: str | None, wake: Callable[[], object]) -> Sent:

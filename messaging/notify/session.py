@@ -131,12 +131,13 @@ class Sending(Operation, kw_only=True, gc=False):
 class NotifySession:
     """The notifications of one connection. Attach it with `Operations.attach`."""
 
-    __slots__ = ("clock", "next_id", "operations", "reactor", "sent", "take", "taken")
+    __slots__ = ("clock", "encode", "next_id", "operations", "reactor", "sent", "take", "taken")
 
     def __init__(self, operations: Operations) -> None:
         self.operations = operations
         self.reactor = operations.reactor
         self.clock = operations.reactor.clock
+        self.encode = operations.wire.encode_notification
         self.next_id = operations.next_id
         self.take = operations.pending.take
         self.sent = operations.counters.tally(f"{KIND}.sent").add

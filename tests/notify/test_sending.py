@@ -32,6 +32,7 @@ from messaging.errors import ConnectFailed
 from messaging.notify.base_notifier import SentAround
 from messaging.notify.pipeline import LIMIT
 from messaging.notify.pipeline import Everything as PipelineContents
+from messaging.notify.pipeline import failure as failure_of
 from messaging.testing.conformance.checks import punctual
 from tests.notify.rig import LONG, TARGETS, TOPIC, Everything, count, memory_url, until
 
@@ -491,8 +492,8 @@ def test_a_long_pipeline_does_not_grow(stored: Transport) -> None:
     failed.errors.append(OSError("disk full"))
     slow.sendings.append(waiting)
     for number in range(100_000):
-        everything.add({10: slow, 50_000: failed}.get(number) or SentAround())
+        everything.add(number, {10: slow, 50_000: failed}.get(number) or SentAround())
         assert len(everything._kept) <= 2 * LIMIT
-    failure = everything.failure()
+    failure = failure_of(notifier, 100_000, everything.all())
     assert failure is not None
     assert [getattr(error, "index", None) for error in failure.exceptions] == [50_000]

@@ -24,6 +24,8 @@ ORIGIN = "messaging-origin"
 """Where the notification was first read: topic, partition and offset, divided by slashes."""
 OWN = frozenset({ATTEMPT, DUE, ORIGIN})
 _PACKED = b"\0"
+_TEXT = b"\1"
+"""Whatever is not less begins with another byte than a zero one."""
 
 Pairs = Sequence[tuple[str, bytes | None]]
 
@@ -31,7 +33,8 @@ Pairs = Sequence[tuple[str, bytes | None]]
 def encode(headers: dict[str, Any]) -> dict[str, Any]:
     """Return headers as the client library takes them; raises TypeError for what cannot be written."""
     for value in headers.values():
-        if type(value) is not str or value[:1] == "\0":
+        # What begins with a zero byte, and the empty text, comes before this one; a slice of each costs 30 ns.
+        if type(value) is not str or value < "\1":
             return {name: _encoded(name, each) for name, each in headers.items()}
     return headers
 
@@ -53,10 +56,10 @@ def decode(pairs: Pairs | None) -> dict[str, Any]:
             try:
                 if value is None:
                     headers[name] = None
-                elif value[:1] == _PACKED:
-                    headers[name] = msgspec.msgpack.decode(value[1:])
-                else:
+                elif value >= _TEXT:
                     headers[name] = value.decode()
+                else:
+                    headers[name] = msgspec.msgpack.decode(value[1:]) if value else ""
             except (UnicodeDecodeError, msgspec.DecodeError):
                 headers[name] = value
     return headers
