@@ -58,6 +58,7 @@ class _Handler(MessagingHandler):
     def on_connection_opening(self, event: Any) -> None:
         event.connection.properties = {symbol("product"): self.router.product, symbol("version"): "1.19.0"}
         event.connection.offered_capabilities = symbol("ANONYMOUS-RELAY")
+        event.connection.transport.idle_timeout = self.router.idle
         self.router.connections.append(event.connection)
 
     def on_link_opening(self, event: Any) -> None:
@@ -130,6 +131,8 @@ class Router:
         self.credit = credit
         """What senders are granted at first, and what is kept up."""
         self.product = product
+        self.idle = 0.0
+        """Seconds of silence after which it gives a connection up; 0: never."""
         self.numbers = itertools.count(1)
         self.consumers: dict[str, list[Any]] = {}
         self.senders: list[Any] = []

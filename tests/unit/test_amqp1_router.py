@@ -17,7 +17,7 @@ from messaging.drivers.amqp1.connection import Amqp1Connection
 from messaging.drivers.base import Role, State
 from messaging.errors import ConnectionLost, DeadlineExceeded, Delivered
 from messaging.message import Route, Source, Stage
-from tests.faults.processes import until
+from tests.faults.processes import Stall, came_true, until
 from tests.unit.amqp1_ends import Ends, bare_at
 from tests.unit.amqp1_router import Router
 
@@ -192,6 +192,34 @@ def test_presettled_requests_are_only_written(router: Router) -> None:
         sender.until(lambda: sender.final(outgoing), "news")
         assert outgoing.stage is Stage.WRITTEN
         sender.until(lambda: router.dropped == 1, "the router has dropped it")
+
+
+def rests_till_the_next_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that ticks by its own heartbeat, whatever the peer has said in its Open."""
+    sound = Amqp1Connection._on_open
+
+    def deaf(self: Amqp1Connection, pointer: object) -> None:
+        due = self._tick_at
+        sound(self, pointer)
+        self._tick_at = due
+
+    monkeypatch.setattr(Amqp1Connection, "_on_open", deaf)
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_a_peer_that_gives_up_silent_connections_sooner_than_we_look(
+    router: Router, planted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the usual heartbeat of 15 s a connection that has nothing to say says so often enough for a peer that waits
+    for one second alone.
+    """
+    if planted:
+        rests_till_the_next_tick(monkeypatch)
+    router.idle = 1.0
+    with Stall() as stall, messaging.open_transport(router.url, profile="router") as transport:
+        with notify.Listener(transport, [messaging.Target(topic="events")], [Deaf()]):
+            lost = came_true(lambda: transport.stats()["driver.reconnects"], 2.5)
+    assert bool(lost) is planted or stall.worst > 0.2
 
 
 def test_many_lives_leave_no_memory_behind(router: Router) -> None:

@@ -435,6 +435,8 @@ class Amqp1Connection:
             self._fail(error)
             return
         self._session = engine.session()
+        # The peer has said now how soon it takes us for dead, and proton keeps to that from its next tick on.
+        self._tick_at = self._heard
 
     def _on_session(self, session: Pointer) -> None:
         # Broker-J sends its Open before it looks at the host name: only a Begin says that it is content.
