@@ -196,10 +196,7 @@ class Burst(Operation, kw_only=True):
         )
 
     def _ended(self, outgoing: Outgoing) -> None:
-        place = self.under_way.pop(outgoing, None)
-        if place is not None:
-            # It leads back here, and the garbage collector does not see what leads from it.
-            self.sendings[place].wake = _nothing
+        self.under_way.pop(outgoing, None)
         if len(self.under_way) <= self.few:
             self.bell.set()
 
@@ -271,4 +268,4 @@ class Burst(Operation, kw_only=True):
 
 
 def _nothing() -> None:
-    """Wake nobody: a burst is never ended itself, and what has ended has nobody to tell any more."""
+    """A burst is never ended itself, so there is nobody to be told."""
