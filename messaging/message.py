@@ -259,7 +259,10 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
 def by_source(deliveries: Sequence[Delivery]) -> list[Sequence[Delivery]]:
     """Part deliveries by their sources, as settling wants them; in the usual case there is one."""
     first = deliveries[0].source
-    if all(delivery.source is first for delivery in deliveries):
+    for delivery in deliveries:
+        if delivery.source is not first:
+            break
+    else:
         return [deliveries]
     parts: dict[Source, list[Delivery]] = {}
     for delivery in deliveries:

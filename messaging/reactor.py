@@ -114,7 +114,10 @@ class Reactor:
         elif self._closing:
             raise self.holding.gone()
         else:
-            self._append(delivery)
+            # `_append`, written out: this runs once per message.
+            self._inbox.append(delivery)
+            if self._sleeping or not self._launched or self._finished:
+                self._see_to_inbox()
 
     def answer(self, delivery: Delivery, outgoing: Outgoing) -> None:
         """Settle a delivery as done and send the answer to it, in one flush: where settling is end to end they share a
@@ -256,6 +259,11 @@ class Reactor:
 
     def _append(self, item: Any) -> None:
         self._inbox.append(item)
+        if self._sleeping or not self._launched or self._finished:
+            self._see_to_inbox()
+
+    def _see_to_inbox(self) -> None:
+        """Have somebody look at what was just posted."""
         if self._sleeping:
             self._sleeping = False
             self._rouse()

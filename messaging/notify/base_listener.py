@@ -155,7 +155,7 @@ class BaseListener(ServiceCore):
             operations.wire.decode_notification,
             self._remember if self._done is not None else None,
         )
-        self._peer_settles = reactor.capabilities.acceptance == "peer"
+        self._peer_settles = self._tables.measured = reactor.capabilities.acceptance == "peer"
         least = _LOG_WINDOW if reactor.capabilities.settle == "cumulative" else 0
         window = (
             self._inbox
@@ -176,11 +176,9 @@ class BaseListener(ServiceCore):
 
     def _abandon(self) -> None:
         for item in list(self._tables.in_hand):
-            if item.current is not None:
-                item.current.gave_up = True
+            item.gave_up = True
         for work in list(self._works):
-            if work.current is not None:
-                work.current.gave_up = True
+            work.gave_up = True
             if work.job is not None and self._tasks is not None:
                 self._tasks.cancel(work.job)
                 if not work.job.started:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -16,7 +16,17 @@ from messaging.errors import NotStarted
 from messaging.message import Delivery
 from messaging.notify.event import Event
 
-__all__ = ["CurrentEvent", "current", "running_event"]
+__all__ = ["CurrentEvent", "Served", "current", "running_event"]
+
+
+class Served(Protocol):
+    """What handlers are called with. Few of them ask about it, so what they see is made when one does."""
+
+    gave_up: bool
+    """Whether the listener has stopped waiting for its end."""
+
+    def current(self) -> CurrentEvent:
+        """What a handler sees."""
 
 
 class CurrentEvent(msgspec.Struct, eq=False):
@@ -26,21 +36,11 @@ class CurrentEvent(msgspec.Struct, eq=False):
     hold when they hold for one of its events, and the other fields are those of its first event.
     """
 
+    _served: Served
     _event: Event[Any]
     _deliveries: Sequence[Delivery]
     attempt: int
     redelivered: bool
-    gave_up: bool = False
-
-    @classmethod
-    def of_batch(cls, events: list[Event[Any]], deliveries: Sequence[Delivery]) -> CurrentEvent:
-        """What a handler of batches sees."""
-        return cls(
-            events[0],
-            deliveries,
-            max(event.attempt for event in events),
-            any(event.redelivered for event in events),
-        )
 
     @property
     def context(self) -> Any:
@@ -72,15 +72,15 @@ class CurrentEvent(msgspec.Struct, eq=False):
         """Whether the work is in vain: the listener has stopped, or its connection went and somebody else gets the
         notification.
         """
-        return self.gave_up or any(delivery.stale for delivery in self._deliveries)
+        return self._served.gave_up or any(delivery.stale for delivery in self._deliveries)
 
 
-running_event: ContextVar[CurrentEvent | None] = ContextVar("messaging_notification", default=None)
+running_event: ContextVar[Served | None] = ContextVar("messaging_notification", default=None)
 
 
 def current() -> CurrentEvent:
     """Return the notification that this thread or task is serving. Raises NotStarted outside of a handler."""
-    event = running_event.get()
-    if event is None:
+    served = running_event.get()
+    if served is None:
         raise NotStarted("notify.current() works inside a handler only; no notification is being served here")
-    return event
+    return served.current()

@@ -41,9 +41,11 @@ STOPPED = "the listener stopped before another attempt"
 class Tables:
     """What a listener has in hand, and where in its life each is."""
 
-    __slots__ = ("_bytes", "_freed", "held", "in_hand", "waiting")
+    __slots__ = ("_bytes", "_freed", "held", "in_hand", "measured", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, *, measured: bool = True) -> None:
+        self.measured = measured
+        """Whether anybody wants to know the size of all bodies; it is an eighth of what the tables cost."""
         self.in_hand: dict[InHand, bool] = {}
         """Everything that was received and has not ended."""
         self.waiting: dict[InHand, bool] = {}
@@ -55,15 +57,17 @@ class Tables:
 
     def add(self, items: Sequence[InHand]) -> None:
         """Take some in hand; owner only."""
-        self._bytes += sum([len(item.delivery.body) for item in items])
+        if self.measured:
+            self._bytes += sum([len(item.delivery.body) for item in items])
         new = dict.fromkeys(items, True)
         self.in_hand.update(new)
         self.waiting.update(new)
 
     def remove(self, item: InHand) -> bool:
         """Take one out of hand, from any thread; False: it was out."""
-        # Sizes go by way of a queue, because `-=` from several threads would lose some.
-        self._freed.append(len(item.delivery.body))
+        if self.measured:
+            # Sizes go by way of a queue, because `-=` from several threads would lose some.
+            self._freed.append(len(item.delivery.body))
         return self.in_hand.pop(item, False)
 
     def bytes(self) -> int:
@@ -115,15 +119,19 @@ class Endings:
         """End one that has been through its handlers; what may begin now is appended to `todo`."""
         if item.failure is not None:
             self._failed(item, item.failure, todo)
-        else:
-            if self._remember is not None:
-                self._remember(item.delivery)
-            if not self._peer_settles:
-                try:
-                    self._reactor.accept(item.delivery)
-                except Closed:
-                    _log.debug(_LATE, self._name)
-            self.end(item, "handled" if item.wanted else "ignored", todo)
+            return
+        if self._remember is not None:
+            self._remember(item.delivery)
+        # `_accept` and `end`, written out: this runs once per notification.
+        if not self._peer_settles:
+            try:
+                self._reactor.accept(item.delivery)
+            except Closed:
+                _log.debug(_LATE, self._name)
+        if self._tables.remove(item):
+            self._count["handled" if item.wanted else "ignored"]()
+        if item.key is not None:
+            self._let_follow(item, todo)
 
     def runnable(self, item: InHand, todo: list[InHand]) -> bool:
         """Whether the handlers shall get it now; a worker's first question."""
@@ -176,7 +184,11 @@ class Endings:
         """Count an outcome and let the next of its key go: into `todo`, or at once."""
         if self._tables.remove(item):
             self._count[outcome]()
-        if item.key is None or self._lanes is None:
+        if item.key is not None:
+            self._let_follow(item, todo)
+
+    def _let_follow(self, item: InHand, todo: list[InHand] | None) -> None:
+        if self._lanes is None:
             return
         following = self._lanes.leave(item)
         if following is None:

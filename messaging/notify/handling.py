@@ -104,11 +104,6 @@ class Handling:
                 wanted.setdefault(handler, []).append((item, argument))
         work.steps = [Step(handler, wanted[handler]) for handler in sorted(wanted, key=self._order.__getitem__)]
         work.position = 0
-        alive = [item for item in work.items if item.event is not None]
-        if alive:
-            work.current = CurrentEvent.of_batch(
-                [item.event for item in alive if item.event], [item.delivery for item in alive]
-            )
 
     def _event(self, item: InHand) -> Event[Any]:
         event = decoded(self._decode, item.delivery, item.attempt)
@@ -132,16 +127,23 @@ class Handling:
         notification this is the most, and a third of the time when it is done step by step. Inside of `many`.
         """
         try:
-            event = item.event = self._event(item)
-            calls = [(handler, handler.argument(event)) for handler in self._dispatcher.find(event)]
+            event = item.event = (
+                decoded(self._decode, item.delivery, item.attempt) if self._serializer is None else self._event(item)
+            )
+            handlers = self._dispatcher.find(event)
+            # Mostly one wants it, and a comprehension would be a call.
+            calls = (
+                ((handlers[0], handlers[0].argument(event)),)
+                if len(handlers) == 1
+                else [(handler, handler.argument(event)) for handler in handlers]
+            )
         except Exception as error:  # a serializer is the user's code and may raise anything
             item.failure = error if isinstance(error, DecodeError) else _undecodable(error)
             return
         if not calls:
             return
         item.wanted = True
-        current = item.current = CurrentEvent(event, (item.delivery,), event.attempt, event.redelivered)
-        running_event.set(current)
+        running_event.set(item)
         for handler, argument in calls:
             try:
                 result = handler.function(argument) if handler.takes_event else handler.call(argument)
@@ -170,12 +172,12 @@ class Handling:
         return True
 
     def _run(self, work: Work, step: Step) -> None:
-        token = running_event.set(work.current)
+        token = running_event.set(work)
         try:
             with detached():
                 if self._around:
                     with ExitStack() as stack:
-                        enter(stack, self._around, work.current)
+                        enter(stack, self._around, work.current())
                         result = self._call(step)
                 else:
                     result = self._call(step)
@@ -186,11 +188,11 @@ class Handling:
             running_event.reset(token)
 
     async def _run_async(self, work: Work, step: Step) -> None:
-        token = running_event.set(work.current)
+        token = running_event.set(work)
         try:
             with detached():
                 async with AsyncExitStack() as stack:
-                    await enter_async(stack, self._around, work.current)
+                    await enter_async(stack, self._around, work.current())
                     result = await self._call(step)
             self._note(step, result)
         except BaseException as error:  # a cancelled handler has failed too, and its slot has to be given back

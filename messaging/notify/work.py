@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from messaging.message import Delivery
-from messaging.notify.context import CurrentEvent
+from messaging.notify.context import CurrentEvent, Served
 from messaging.notify.dispatcher import Handler
 from messaging.notify.event import Event
 
 if TYPE_CHECKING:
     from messaging.coroutines import CoroutineJob
 
-__all__ = ["InHand", "Lanes", "Letter", "Step", "Work"]
+__all__ = ["InHand", "Lanes", "Letter", "Step", "Work", "current_event"]
 
 
 class Letter(NamedTuple):
@@ -42,8 +43,6 @@ class InHand(msgspec.Struct, eq=False):
     key: str | None
     """Those of one key are handled one after the other."""
     event: Event[Any] | None = None
-    current: CurrentEvent | None = None
-    """What its handler sees, where it is handled by itself."""
     failure: BaseException | None = None
     """Why the handlers after this one are not called."""
     wanted: bool = False
@@ -52,6 +51,11 @@ class InHand(msgspec.Struct, eq=False):
     """Set when no handler shall get it any more."""
     burials: int = 0
     """How often burying it was tried."""
+    gave_up: bool = False
+
+    def current(self) -> CurrentEvent:
+        """See Served."""
+        return current_event(self, [self])
 
 
 class Step(NamedTuple):
@@ -64,15 +68,19 @@ class Step(NamedTuple):
 class Work:
     """Deliveries that go through their handlers together, step by step: one, or a batch."""
 
-    __slots__ = ("current", "items", "job", "position", "steps")
+    __slots__ = ("gave_up", "items", "job", "position", "steps")
 
     def __init__(self, items: list[InHand]) -> None:
         self.items = items
         self.steps: list[Step] = []
         self.position = 0
-        self.current: CurrentEvent | None = None
+        self.gave_up = False
         self.job: CoroutineJob | None = None
         """The coroutine that works on it, for cancelling it."""
+
+    def current(self) -> CurrentEvent:
+        """See Served."""
+        return current_event(self, self.items)
 
     def next_step(self) -> Step | None:
         """Return the step to do now, without the deliveries that have failed; None: all are done."""
@@ -83,6 +91,19 @@ class Work:
                 return Step(handler, alive)
             self.position += 1
         return None
+
+
+def current_event(served: Served, items: Sequence[InHand]) -> CurrentEvent:
+    """What the handlers see that are called with these items, of which one at least was decoded."""
+    known = [(item.event, item.delivery) for item in items if item.event is not None]
+    events = [event for event, _ in known]
+    return CurrentEvent(
+        served,
+        events[0],
+        [delivery for _, delivery in known],
+        max(event.attempt for event in events),
+        any(event.redelivered for event in events),
+    )
 
 
 class Lanes:

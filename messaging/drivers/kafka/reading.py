@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 from confluent_kafka import KafkaError, Message
 
 from messaging.drivers.kafka import headers
@@ -56,46 +57,51 @@ def read(
             partition = assignment.get(place)  # type: ignore[arg-type]
             if partition is not None:
                 outstanding = partition.outstanding
-                own = partition.source
-                plain = own is not None and own.kind is not SourceKind.DEAD
+                # A copy in a retry topic says itself whose it is.
+                source = partition.source or next(iter(sources.values()))
+                plain = partition.source is not None and source.kind is not SourceKind.DEAD
         if partition is None:
             continue
         offset: int = message.offset()  # type: ignore[assignment]
         if offset < partition.next:
             # It was read in this assignment already, and fetched once more around a pause or a rebalance.
             continue
+        partition.next = offset + 1
         told = decode(message.headers())  # type: ignore[arg-type]
         key: Any = message.key()
         if key is not None and _KEY not in told:
             # What others have written: their order counts as well.
             told[_KEY] = key.decode("utf-8", "replace") if type(key) is bytes else key
-        source = own
-        attempt, due, origin = 1, 0.0, ""
-        if not plain:
-            attempt = headers.number(told, ATTEMPT, 1)
-            due = headers.number(told, DUE) / 1000.0
-            origin = str(told.pop(ORIGIN, ""))
-            if DEAD_ATTEMPT in told:
-                told[DEAD_ATTEMPT] = headers.number(told, DEAD_ATTEMPT)
-        if source is None:
-            source = sources.get(origin.rpartition("/")[0].rpartition("/")[0]) or next(iter(sources.values()))
-        delivery = Delivery(
+        delivery = outstanding[offset] = Delivery(
             source,
             message.value() or b"",
             told,
             "",
             None,
-            attempt > 1 or offset < partition.again_before,
-            attempt,
+            offset < partition.again_before,
+            1,
             "",
             partition.generation,
             False,
-            Tag(partition, offset, key, origin),
+            Tag(partition, offset, key, ""),
         )
-        outstanding[offset] = delivery
-        partition.next = offset + 1
-        if due > now:
+        if not plain and (due := _take_over(delivery, sources)) > now:
             later.append((due - now, delivery))
         else:
             batch.append(delivery)
     return batch, later
+
+
+def _take_over(delivery: Delivery, sources: Mapping[str, Source]) -> float:
+    """Take from the headers of a copy what they say of it, and return when it is due."""
+    told, tag = delivery.headers, delivery.tag
+    delivery.attempt = headers.number(told, ATTEMPT, 1)
+    delivery.redelivered = delivery.redelivered or delivery.attempt > 1
+    origin = str(told.pop(ORIGIN, ""))
+    delivery.tag = msgspec.structs.replace(tag, origin=origin)
+    if DEAD_ATTEMPT in told:
+        told[DEAD_ATTEMPT] = headers.number(told, DEAD_ATTEMPT)
+    if tag.partition.source is None:
+        topic = origin.rpartition("/")[0].rpartition("/")[0]
+        delivery.source = sources.get(topic, delivery.source)
+    return headers.number(told, DUE) / 1000.0
