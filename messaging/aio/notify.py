@@ -41,8 +41,9 @@ from messaging.notify import (
 )
 from messaging.notify.base_listener import BaseListener, ListenerOptions
 from messaging.notify.base_notifier import BaseNotifier, Sent
+from messaging.notify.base_pipeline import LIMIT, RAISED, BasePipeline
+from messaging.notify.burst import Burst
 from messaging.notify.listener import check_batching
-from messaging.notify.pipeline import LIMIT, Everything, failure
 from messaging.notify.verbs import Verbs
 
 __all__ = [
@@ -154,17 +155,17 @@ class Notifier(BaseNotifier, Verbs[_Awaited]):
         return sent
 
 
-class Pipeline(Verbs[_Awaited]):
+class Pipeline(BasePipeline, Verbs[_Awaited]):
     """Many notifications at once; made by `Notifier.pipeline()`. Use it from one task, in an `async with` block.
 
     Its verbs are coroutines because they wait when `LIMIT` notifications are under way.
     """
 
     def __init__(self, notifier: Notifier) -> None:
-        self._notifier = notifier
-        self._sent = Everything(notifier)
-        self._count = 0
+        super().__init__(notifier)
+        self._transport = notifier.transport
         self._under_way: deque[asyncio.Future[Any]] = deque()
+        """Those on the long way."""
 
     async def notify(
         self,
@@ -177,12 +178,19 @@ class Pipeline(Verbs[_Awaited]):
         headers: Mapping[str, Any] | None = None,
     ) -> None:
         """Start to send a notification of a level given by name."""
+        self._transport.bind()
+        burst = self._short() if headers is None else None
+        if burst is not None:
+            if len(burst.under_way) >= LIMIT:
+                await self._wait_for(burst, LIMIT // 2)
+            if burst.start(self._count, level, ctxt, event_type, payload, key):
+                self._count += 1
+                return
         notifier = self._notifier
-        notifier.transport.bind()
         event = notifier._event(level, ctxt, event_type, payload, headers)
         while len(self._under_way) >= LIMIT:
             await self._under_way.popleft()
-        future, wake = notifier.transport.waiter()
+        future, wake = self._transport.waiter()
         async with AsyncExitStack() as stack:
             await enter_async(stack, notifier._around, event)
             self._sent.add(self._count, notifier._start(event, key, wake))
@@ -194,15 +202,20 @@ class Pipeline(Verbs[_Awaited]):
         try:
             while self._under_way:
                 await self._under_way.popleft()
+            for burst in self._bursts:
+                await self._wait_for(burst, 0)
         except asyncio.CancelledError:
-            self._give_up("the task was cancelled")
+            self._cancel("the task was cancelled")
             raise
-        error = failure(self._notifier, self._count, self._sent.all())
-        if error is not None:
-            raise error
+        failure = self._failure()
+        if failure is not None:
+            raise failure
 
-    def _give_up(self, why: str) -> None:
-        self._sent.give_up(lambda sending: Cancelled(why))
+    async def _wait_for(self, burst: Burst, few: int) -> None:
+        """Wait until no more than `few` of a burst are under way."""
+        future, burst.wake = self._transport.waiter()
+        if not burst.is_down_to(few):
+            await future
 
     async def __aenter__(self) -> Self:
         return self
@@ -213,7 +226,7 @@ class Pipeline(Verbs[_Awaited]):
         if error is None:
             await self.wait()
         else:
-            self._give_up("the pipeline's block raised")
+            self._cancel(RAISED)
 
 
 class Listener(AsyncService, BaseListener):

@@ -14,7 +14,6 @@ taken; so what is refused, and how, is written there alone.
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -62,8 +61,7 @@ class Way(msgspec.Struct, frozen=True, eq=False):
 
 
 class Burst(Operation, kw_only=True):
-    """What one pipeline has under way on the short way. `start` and `wait` belong to the pipeline's thread, all else to
-    the connection's owner.
+    """What one pipeline has under way on the short way. It is never ended itself: its parts are.
 
     A message is `under_way` from its start to its end. Who takes it out has ended it: mostly the owner, on the news
     that it is taken; or its Sending, which it gets when there are other news. Its place in the pipeline stands
@@ -76,13 +74,12 @@ class Burst(Operation, kw_only=True):
     """What has not gone well at once, by its place in the pipeline."""
     latest: float = 0.0
     """The deadline of the last message."""
-    bell: threading.Event = field(default_factory=threading.Event)
     few: int = -1
-    """With how many under way `bell` is to be rung; -1: nobody waits."""
+    """With how many under way `wake` is to be called; -1: nobody waits."""
 
     @classmethod
     def over(cls, way: Way) -> Burst:
-        """Make one, with nothing under way."""
+        """Make one, with nothing under way and nobody who waits."""
         return cls(
             id=way.session.next_id(),
             kind=KIND,
@@ -139,17 +136,14 @@ class Burst(Operation, kw_only=True):
         """Seconds until the last deadline."""
         return self.latest - self.way.session.clock()
 
-    def wait(self, few: int, timeout: float) -> bool:
-        """Wait until no more than `few` are under way; False when `timeout` seconds passed first."""
-        until = time.monotonic() + timeout
-        while True:
-            self.bell.clear()
-            # Say what is waited for, then look: an end in between sees the one or is seen by the other.
-            self.few = few
-            arrived = len(self.under_way) <= few
-            if arrived or not self.bell.wait(max(0.0, until - time.monotonic())):
-                self.few = -1
-                return arrived or len(self.under_way) <= few
+    def is_down_to(self, few: int) -> bool:
+        """Whether no more than `few` are under way; if not, `wake` is called as soon as that is so, once."""
+        # Say what is waited for, then look: an end in between sees the one or is seen by the other.
+        self.few = few
+        if len(self.under_way) > few:
+            return False
+        self.few = -1
+        return True
 
     # Outcomes; on the owner
 
@@ -163,7 +157,7 @@ class Burst(Operation, kw_only=True):
                 outgoing.token = None
                 session.taken()
                 if len(self.under_way) <= self.few:
-                    self.bell.set()
+                    self._tell_few()
         else:
             sending = self._by_itself(outgoing)
             if sending is not None:
@@ -198,7 +192,11 @@ class Burst(Operation, kw_only=True):
     def _ended(self, outgoing: Outgoing) -> None:
         self.under_way.pop(outgoing, None)
         if len(self.under_way) <= self.few:
-            self.bell.set()
+            self._tell_few()
+
+    def _tell_few(self) -> None:
+        self.few = -1
+        self.wake()
 
     # In the table of operations
 
@@ -245,8 +243,12 @@ class Burst(Operation, kw_only=True):
             for sending in (*self.parts(), *self.sendings.values()):
                 operations.end(sending, Cancelled(why))
 
+        reactor = operations.reactor
+        if reactor.is_owner():
+            end()
+            return
         try:
-            operations.reactor.call_soon(end)
+            reactor.call_soon(end)
         except MessagingError:
             # The transport is being closed, and that ends them.
             pass
@@ -268,4 +270,4 @@ class Burst(Operation, kw_only=True):
 
 
 def _nothing() -> None:
-    """A burst is never ended itself, so there is nobody to be told."""
+    """What is told to nobody."""

@@ -30,9 +30,7 @@ from messaging import (
 from messaging.drivers.memory import hub
 from messaging.errors import ConnectFailed
 from messaging.notify.base_notifier import SentAround
-from messaging.notify.pipeline import LIMIT
-from messaging.notify.pipeline import Everything as PipelineContents
-from messaging.notify.pipeline import failure as failure_of
+from messaging.notify.base_pipeline import LIMIT, BasePipeline
 from messaging.testing.conformance.checks import punctual
 from tests.notify.rig import LONG, TARGETS, TOPIC, Everything, count, memory_url, until
 
@@ -487,13 +485,14 @@ def test_a_notification_does_not_inherit_a_deadline(transport: Transport) -> Non
 def test_a_long_pipeline_does_not_grow(stored: Transport) -> None:
     """What has gone well is forgotten while a pipeline goes on; what has not keeps its index."""
     notifier = notify.Notifier(stored)
-    everything = PipelineContents(notifier)
+    pipeline = BasePipeline(notifier)
+    everything = pipeline._sent
     failed, slow, waiting = SentAround(), SentAround(), Mock(ended=False, value=None, error=None)
     failed.errors.append(OSError("disk full"))
     slow.sendings.append(waiting)
     for number in range(100_000):
         everything.add(number, {10: slow, 50_000: failed}.get(number) or SentAround())
         assert len(everything._kept) <= 2 * LIMIT
-    failure = failure_of(notifier, 100_000, everything.all())
+    failure = pipeline._failure()
     assert failure is not None
     assert [getattr(error, "index", None) for error in failure.exceptions] == [50_000]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import pytest
@@ -57,9 +56,9 @@ class Reactor:
         """Keep it for the test to call."""
         self.later.append(function)
 
-    def call_soon(self, function: Any) -> None:
-        """Call it: the test is the owner."""
-        function()
+    def is_owner(self) -> bool:
+        """The test owns it."""
+        return True
 
     def tell(self, outgoing: Outgoing, stage: Stage | None = Stage.TAKEN, error: Exception | None = None) -> None:
         """What a driver does: note the stage, and tell it."""
@@ -227,7 +226,7 @@ def test_giving_up_cancels_what_has_no_outcome(rig: Rig) -> None:
 def test_an_owner_that_is_late_is_not_waited_for(rig: Rig) -> None:
     """What has no outcome at the end has expired for its caller, and is counted by the owner when it comes to it."""
     (outgoing,) = rig.start(1)
-    assert not rig.burst.wait(0, 0.01)
+    assert not rig.burst.is_down_to(0)
     assert isinstance(rig.burst.troubled()[0].error, DeadlineExceeded)
     assert outgoing.withdrawn
     assert rig.counts() == {"sent": 1}
@@ -236,22 +235,19 @@ def test_an_owner_that_is_late_is_not_waited_for(rig: Rig) -> None:
     assert rig.counts() == {"sent": 1, "expired": 1}
 
 
-def test_whoever_waits_is_woken(rig: Rig) -> None:
-    """A thread that waits until few are under way goes on with the news that makes them few."""
+def test_whoever_waits_is_woken_once(rig: Rig) -> None:
+    """Who waits until few are under way is woken by the end that makes them few, and by no later one."""
     messages = rig.start(10)
-    woken = threading.Event()
-
-    def wait() -> None:
-        if rig.burst.wait(5, 10.0):
-            woken.set()
-
-    waiter = threading.Thread(target=wait)
-    waiter.start()
-    for outgoing in messages[:5]:
-        assert not woken.is_set()
+    woken: list[int] = []
+    rig.burst.wake = lambda: woken.append(len(rig.burst.under_way))
+    assert not rig.burst.is_down_to(5)
+    for outgoing in messages[:-1]:
         rig.reactor.tell(outgoing)
-    assert woken.wait(10.0)
-    waiter.join()
+    assert woken == [5]
+    assert not rig.burst.is_down_to(0)
+    rig.reactor.tell(messages[-1], None, Rejected("full", retryable=False))
+    assert woken == [5, 0]
+    assert rig.burst.is_down_to(0)
 
 
 @pytest.mark.parametrize(
