@@ -6,6 +6,7 @@ counted here, and not what the collector finds.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import sys
@@ -13,10 +14,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from messaging import Target, Transport, notify
-from tests.notify.rig import LONG, TARGETS, until
+import pytest
+
+from messaging import MessagingError, Target, Transport, notify
+from tests.notify.rig import LONG, TARGETS, TOPIC, until
 
 MANY = 200
+NOBODY = "nobody"
 
 
 class Forgetting:
@@ -54,6 +58,39 @@ def leaves_nothing(act: Callable[[], object]) -> None:
         return sys.getallocatedblocks() - before < MANY
 
     until(freed)
+
+
+def sent(notifier: notify.Notifier) -> None:
+    """Send one and wait."""
+    notifier.info(None, "e", 1)
+
+
+def submitted(notifier: notify.Notifier) -> None:
+    """Send one and wait for its Future."""
+    notifier.submit("info", None, "e", 1).result()
+
+
+def piped(notifier: notify.Notifier) -> None:
+    """Send one in a pipeline of its own."""
+    with notifier.pipeline() as pipeline:
+        pipeline.info(None, "e", 1)
+
+
+@pytest.mark.parametrize("way", [sent, submitted, piped])
+@pytest.mark.parametrize("topic", [TOPIC, NOBODY])
+def test_senders_leave_nothing(transport: Transport, way: Callable[[notify.Notifier], None], topic: str) -> None:
+    """Of notifications that were taken, and of those that were refused, nothing stays in memory."""
+    endpoint = Forgetting()
+    # What a pipeline keeps of itself, it keeps until then.
+    notifier = notify.Notifier(transport, topics=[topic], timeout=1.0)
+
+    def send() -> None:
+        with contextlib.suppress(MessagingError, ExceptionGroup):
+            way(notifier)
+        assert topic == NOBODY or endpoint.came.acquire(timeout=LONG)
+
+    with notify.Listener(transport, TARGETS, [endpoint]):
+        leaves_nothing(send)
 
 
 def test_log_records_leave_nothing(transport: Transport) -> None:
