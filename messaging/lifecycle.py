@@ -153,9 +153,9 @@ class ServiceCore:
                 self._on_started = None
                 started(error)
             elif self._state is ServiceState.SERVING and isinstance(error, ConnectionLost):
-                _log.warning(
-                    "%s does not receive from %s until that is back: %s", self._name(), source.kind.value, error
-                )
+                level = logging.WARNING if before else logging.DEBUG
+                told = "%s does not receive from %s until that is back: %s"
+                _log.log(level, told, self._name(), source.kind.value, error)
             elif self._state is ServiceState.SERVING:
                 _log.error("%s does not receive from %s any more: %s", self._name(), source.kind.value, error)
         elif started is not None and all(self._consuming.values()):

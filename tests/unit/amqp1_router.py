@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Self
 
-from proton import Delivery, Endpoint, Link, Message, symbol
+from proton import Condition, Delivery, Endpoint, Link, Message, Terminus, symbol
 from proton.handlers import MessagingHandler
 from proton.reactor import ApplicationEvent, Container, EventInjector
 
@@ -64,6 +64,10 @@ class _Handler(MessagingHandler):
     def on_link_opening(self, event: Any) -> None:
         link = event.link
         if link.is_sender:
+            if link.remote_source.address in self.router.refusing:
+                link.source.type = Terminus.UNSPECIFIED
+                link.target.type = Terminus.UNSPECIFIED
+                return
             if link.remote_source.dynamic:
                 link.source.address = f"amqp:/_topo/0/A/temp.{next(self.router.numbers)}"
                 link.source.dynamic = True
@@ -76,6 +80,11 @@ class _Handler(MessagingHandler):
             link.target.address = link.remote_target.address
             self.router.senders.append(link)
             link.flow(self.router.credit)
+
+    def on_link_opened(self, event: Any) -> None:
+        if event.link.source.type == Terminus.UNSPECIFIED:
+            event.link.condition = Condition("amqp:not-found", "refused by a test")
+            event.link.close()
 
     def on_link_flow(self, event: Any) -> None:
         if event.link.is_sender:
@@ -131,6 +140,8 @@ class Router:
         self.credit = credit
         """What senders are granted at first, and what is kept up."""
         self.product = product
+        self.refusing: set[str] = set()
+        """Addresses to which no consumer may attach."""
         self.idle = 0.0
         """Seconds of silence after which it gives a connection up; 0: never."""
         self.numbers = itertools.count(1)
@@ -186,7 +197,6 @@ class Router:
 
     def detach(self, address: str, condition: str = "amqp:resource-deleted") -> None:
         """End the links of an address's consumers."""
-        from proton import Condition
 
         def act() -> None:
             for link in list(self.consumers.get(address, ())):
@@ -198,7 +208,6 @@ class Router:
 
     def detach_senders(self) -> None:
         """End the links of all senders; what they have under way is not answered."""
-        from proton import Condition
 
         def act() -> None:
             for link in list(self.senders):

@@ -326,6 +326,35 @@ def test_rabbitmq_refuses_rpc_with_its_reason(rabbit_amqp1_broker: Rabbit) -> No
             server.start(20)
 
 
+def test_rabbitmq_refuses_rpc_when_a_client_is_built(rabbit_amqp1_broker: Rabbit) -> None:
+    """Where it is named, with the same reason."""
+    with messaging.open_transport(rabbit_amqp1_broker.url_for("amqp1"), profile="rabbitmq") as transport:
+        with pytest.raises(Unsupported, match="notifications only, because RabbitMQ 3 has neither dynamic reply addr"):
+            rpc.Client(transport, Target(topic=_topic()))
+
+
+@pytest.mark.parametrize("profile", ["auto", "rabbitmq"])
+def test_rabbitmq_refuses_other_pools(rabbit_amqp1_broker: Rabbit, profile: str) -> None:
+    """A listener in a pool of its own would take what is the default pool's: it is refused, named or found by itself,
+    and takes nothing.
+    """
+    topic = _topic()
+    collector = Collector()
+    with messaging.open_transport(rabbit_amqp1_broker.url_for("amqp1"), profile=profile) as transport:
+        with pytest.raises(Unsupported, match="no pools"):
+            notify.Listener(transport, [Target(topic=topic)], [collector], pool="mine").start(20)
+        with notify.Listener(transport, [Target(topic=topic)], [collector]):
+            notify.Notifier(transport, publisher_id="p", topics=[topic], timeout=5).info({}, "event", "x")
+            assert collector.events.wait(1, "the notification") == ["x"]
+
+
+def test_rabbitmq_without_its_plugin(rabbit_broker: Rabbit) -> None:
+    """Its answer is AMQP 0-9-1, and the error names the plugin that is missing."""
+    error = _error(rabbit_broker.url_for("amqp1"), timeout=1.0)
+    assert isinstance(error, DeadlineExceeded)
+    assert "rabbitmq_amqp1_0" in str(error)
+
+
 def test_rabbitmq_has_virtual_hosts(rabbit_amqp1_broker: Rabbit) -> None:
     """A virtual host is opened in the form that RabbitMQ has for it, also where the peer was not known before."""
     rabbit_amqp1_broker.add_vhost("other")

@@ -14,6 +14,7 @@ import pytest
 import messaging
 from messaging import notify
 from messaging.drivers.amqp1.connection import Amqp1Connection
+from messaging.drivers.amqp1.receiving import Receiving
 from messaging.drivers.base import Role, State
 from messaging.errors import ConnectionLost, DeadlineExceeded, Delivered
 from messaging.message import Route, Source, Stage
@@ -117,6 +118,44 @@ def test_a_subscription_that_went_and_is_back_is_logged(router: Router, caplog: 
     assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.INFO]
     assert "ended by a test" in caplog.messages[0]
     assert caplog.messages[1].endswith("receives from pools again")
+
+
+def forgets_what_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal is the last word, also of what was attached before."""
+    sound = Receiving.ended
+
+    def forgetful(self: Receiving, pointer: object) -> bool:
+        link = self._by_link.get(pointer)
+        if link is not None and not link.attached:
+            self._known.discard(link.source)
+        return sound(self, pointer)
+
+    monkeypatch.setattr(Receiving, "ended", forgetful)
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_a_subscription_that_is_refused_for_a_while_comes_back(
+    ends: Ends, router: Router, planted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is lost, and after it the peer refuses for a while what it had allowed before, as a broker does
+    whose queue is not there yet: the subscription is tried until it stands again.
+    """
+    if planted:
+        forgets_what_it_had(monkeypatch)
+    address = f"openstack.org/om/rpc/anycast/ex/{ends.topic}"
+    news = ends.receiver.events.unsubscribed
+    router.refusing.add(address)
+    router.drop()
+    ends.until(lambda: len(news) >= (1 if planted else 3), "refusals")
+    router.refusing.clear()
+    assert {isinstance(error, ConnectionLost) for _, error in news} == {not planted}
+    assert "refused by a test" in str(news[-1][1])
+    if not planted:
+        ends.until(lambda: ends.source in ends.receiver.events.subscribed, "the subscription again")
+        outgoing = ends.sender.publish(ends.route, b"again")
+        ends.until(lambda: ends.receiver.events.deliveries, "a message over the new link")
+        ends.receiver.settle(ends.receiver.take())
+        assert ends.news(outgoing) == (Stage.TAKEN, None)
 
 
 def test_a_sending_link_that_is_ended_comes_back(ends: Ends, router: Router) -> None:

@@ -23,6 +23,8 @@ class Driver:
 
     schemes: ClassVar[Collection[str]] = ("amqp1",)
     options: type[Any] = Amqp1Settings
+    why_no_rpc = PROFILES["rabbitmq"].refusal
+    """Only with that profile is a client refused when it is built."""
     peers: ClassVar[Mapping[str, str]] = {f"amqp1-{name}": f"amqp1://peer?profile={name}" for name in PROFILES}
     """The kinds of peers by name, each with a URL that promises what one keeps: columns of the capability matrix, which
     is written without a server.

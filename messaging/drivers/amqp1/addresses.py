@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import ClassVar, NamedTuple, Protocol
 from urllib.parse import quote
 
+from messaging.errors import Unsupported
 from messaging.message import Route, RouteKind, Source, SourceKind
 
 __all__ = ["Addresses", "Artemis", "Attachment", "BrokerJ", "Destination", "RabbitMQ", "Router", "Words"]
@@ -215,6 +216,10 @@ class BrokerJ(_Dotted):
         return Destination(self._notify("dead", source.exchange, source.topic, source.pool))
 
 
+_ONLY_POOL = "default"
+"""The name of the pool of those who name none."""
+
+
 class RabbitMQ(_Dotted):
     """RabbitMQ 3 with rabbitmq_amqp1_0: queues that attaching to `/queue/NAME` declares, and nothing else.
 
@@ -227,7 +232,12 @@ class RabbitMQ(_Dotted):
         return Destination("/queue/" + self._notify("pool", route.exchange, route.topic))
 
     def attachment(self, source: Source) -> Attachment:
-        """See Addresses."""
+        """See Addresses. Raises Unsupported for a pool: it would take from the only one."""
+        if source.pool not in ("", _ONLY_POOL):
+            raise Unsupported(
+                f"RabbitMQ 3 has no pools over AMQP 1.0: every listener of a topic is in the pool {_ONLY_POOL!r}, and "
+                f"none in {source.pool!r}; use rabbit:// for that"
+            )
         if source.kind is SourceKind.DEAD:
             return Attachment(self.dead(source).address)
         return Attachment(self.destination(_as_route(source)).address)

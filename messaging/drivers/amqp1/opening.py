@@ -87,7 +87,9 @@ class Opening:
                 f"the peer is {told}; amqp1:// knows the addresses of RabbitMQ 3 alone, so use rabbit:// for it"
             )
         if role in _RPC and chosen.refusal:
-            raise Unsupported(chosen.refusal)
+            raise Unsupported(
+                f"amqp1:// carries notifications only there, because {chosen.refusal}; use rabbit:// for RPC"
+            )
         if self._wanted_hostname(chosen) != self._hostname and chosen.hostname:
             self._profile = chosen
             self._at_once = True
@@ -112,7 +114,8 @@ class Opening:
     def login_failed(self, peer: str, login: Login, error: LoginFailed | NotSasl) -> Exception:
         """The error for a login that has failed."""
         if isinstance(error, NotSasl):
-            return ConnectFailed(f"{peer} does not speak AMQP 1.0 with a login (SASL): {error}{self.hint()}")
+            hint = "; RabbitMQ needs its plugin rabbitmq_amqp1_0 (or use rabbit://)" if error.older else self.hint()
+            return ConnectFailed(f"{peer} does not speak AMQP 1.0 with a login (SASL): {error}{hint}")
         mechanism = login.mechanism or ", ".join(self._mechanisms)
         told = f": {error}" if str(error) else ""
         if error.later:

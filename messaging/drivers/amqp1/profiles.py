@@ -93,8 +93,7 @@ PROFILES = {
             anonymous=False,
             modifies=False,
             hostname="vhost:{}",
-            refusal="RabbitMQ 3 has neither dynamic reply addresses nor honest confirms over AMQP 1.0, so amqp1:// "
-            "carries notifications only there; use rabbit:// for RPC",
+            refusal="RabbitMQ 3 has neither dynamic reply addresses nor honest confirms over AMQP 1.0",
         ),
         Profile(
             name="router",

@@ -20,7 +20,7 @@ from messaging.drivers.amqp1.news import News
 from messaging.drivers.amqp1.outcomes import refused
 from messaging.drivers.amqp1.sending import Copy, Life, Sending
 from messaging.drivers.amqp1.types import encode_value
-from messaging.errors import Cancelled, ConnectionLost
+from messaging.errors import Cancelled, ConnectionLost, Unsupported
 from messaging.message import DEAD_ATTEMPT, DEAD_REASON, MESSAGE_ID, Delivery, Outcome, Source, SourceKind
 
 __all__ = ["Receiving"]
@@ -76,6 +76,8 @@ class Receiving:
         """Windows by source, over all lives of the connection."""
         self._by_source: dict[Source, ReceiveLink] = {}
         self._by_link: dict[Pointer, ReceiveLink] = {}
+        self._known: set[Source] = set()
+        """What was attached at some time, in whatever life."""
         self._retry: dict[Source, float] = {}
         self._generation = 0
         self._tags = 0
@@ -95,7 +97,7 @@ class Receiving:
     def begin(self, life: Life) -> None:
         """There is a connection: subscribe to everything that is wanted."""
         self._life = life
-        for source, window in self.wanted.items():
+        for source, window in list(self.wanted.items()):
             self._attach(source, window)
 
     def lose(self, cause: Exception) -> None:
@@ -146,7 +148,13 @@ class Receiving:
         self._generation += 1
         self._retry.pop(source, None)
         link = ReceiveLink(source, window, self._generation)
-        attachment = life.addresses.attachment(source)
+        try:
+            attachment = life.addresses.attachment(source)
+        except Unsupported as error:
+            # Known only now, where the peer was not named.
+            del self.wanted[source]
+            self._news.subscribed(source, "", error)
+            return
         link.address = attachment.address or ""
         link.link = life.engine.receiver(
             life.engine.session(),
@@ -168,6 +176,7 @@ class Receiving:
     def unsubscribe(self, source: Source) -> None:
         """See Connection."""
         self.wanted.pop(source, None)
+        self._known.discard(source)
         self._retry.pop(source, None)
         link = self._by_source.pop(source, None)
         self._news.subscribed(source, "", Cancelled(f"unsubscribed from {source}"))
@@ -194,6 +203,7 @@ class Receiving:
             return False
         if life.engine.link_is_attached(pointer) and not link.ending:
             link.attached = True
+            self._known.add(link.source)
             if link.source.kind is SourceKind.REPLY:
                 link.address = life.engine.remote_address(pointer)
                 self._sending.replies_come_to(link.address)
@@ -212,7 +222,9 @@ class Receiving:
         return next((link for link in self._by_link if life.engine.session_of(link) == session), None)
 
     def ended(self, pointer: Pointer) -> bool:
-        """The peer has ended a link; whether it was one of these. One that was attached before is attached again."""
+        """The peer has ended a link, or refused it; whether it was one of these. What was attached once is attached
+        again, whatever the peer says of it in the meantime: queues come back later than brokers do.
+        """
         link = self._by_link.pop(pointer, None)
         life = self._life
         if link is None or life is None:
@@ -223,7 +235,7 @@ class Receiving:
         if not link.ending:
             del self._by_source[source]
             cause = refused(condition, link.address or "a reply address", life.peer)
-            if link.attached:
+            if source in self._known:
                 error = ConnectionLost(f"{life.peer} has ended the subscription: {cause}")
                 error.__cause__ = cause
                 self._retry[source] = self._clock() + self._backoff.next()

@@ -22,6 +22,7 @@ from messaging.drivers.amqp1.types import encode_string, encode_symbol, encode_v
 __all__ = ["MECHANISMS", "SCRAM", "Login", "LoginFailed", "NotSasl"]
 
 _HEADER = b"AMQP\x03\x01\x00\x00"
+_OLDER = b"AMQP\x00\x00\x09"
 _MECHANISMS, _INIT, _CHALLENGE, _RESPONSE, _OUTCOME = range(0x40, 0x45)
 _LARGEST = 65_536
 """Bytes of a frame; the peer is not trusted yet."""
@@ -34,7 +35,11 @@ MECHANISMS = (*SCRAM, "PLAIN", "EXTERNAL", "ANONYMOUS")
 
 
 class NotSasl(Exception):
-    """What has come is not the login of AMQP 1.0."""
+    """What has come is not the login of AMQP 1.0. `older`: it is AMQP 0-9-1."""
+
+    def __init__(self, told: str, *, older: bool = False) -> None:
+        super().__init__(told)
+        self.older = older
 
 
 class LoginFailed(Exception):
@@ -73,7 +78,7 @@ class Login:
         self._input += data
         if not self._greeted:
             if self._input[: len(_HEADER)] != _HEADER[: len(self._input)]:
-                raise NotSasl(f"it answers {self._input[:8]!r}")
+                raise NotSasl(f"it answers {self._input[:8]!r}", older=self._input.startswith(_OLDER))
             if len(self._input) < len(_HEADER):
                 return b""
             self._greeted = True
