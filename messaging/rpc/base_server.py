@@ -163,7 +163,9 @@ class ServerCore(ServiceCore):
         operations = self._begin_start(on_started)
         reactor = operations.reactor
         self._session = self.transport.attached(self._role, RpcSession)
-        self._monitor = Monitor(reactor, self.target.server or "", lambda: self._session.address, operations.wire)
+        self._monitor = Monitor(
+            reactor, self.target.server or "", lambda: self._session.address, operations.wire, self.cancelled
+        )
         counters = operations.counters
         self._count = {name: counters.tally(f"server.{name}") for name in _COUNTS}
         self._count_received = self._count["received"].add
@@ -218,7 +220,7 @@ class ServerCore(ServiceCore):
     # Receiving; on the owner
 
     def cancelled(self, ids: Sequence[str]) -> None:
-        """Callers gave up; see ControlHandler."""
+        """Callers gave up, or are gone; see ControlHandler."""
         for item in self._monitor.cancelled(ids):
             if item.job is not None and self._tasks is not None:
                 self._tasks.cancel(item.job)

@@ -1,8 +1,10 @@
-"""The requests that a server has in hand: accepted late ones in time, gives signs of life, hears of cancels.
+"""The requests that a server has in hand: accepted late ones in time, gives signs of life, hears of cancels and of
+callers that are gone.
 
 A quick call costs nothing here but two dictionary entries. A call that has no answer after 50 ms is accepted, so that
 its caller knows that a server has it; from then on its caller hears once per interval that it is alive, all calls of
-one caller in one message.
+one caller in one message. And where such a sign comes back because nobody has that address any more, nobody waits;
+but not where an address survives a reconnect, because then its owner may be about to have it again.
 
 Who answers, and who accepts, are different threads. Whoever takes an entry out of `_fresh` does it; that is one step of
 the interpreter, so exactly one of them does.
@@ -12,12 +14,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from messaging.errors import MessagingError
-from messaging.message import CORRELATION_ID, Delivery, Outcome, Outgoing, Route, by_source
+from messaging.errors import MessagingError, NoRoute
+from messaging.message import CORRELATION_ID, Delivery, Outcome, Outgoing, Route, Stage, Token, by_source
 from messaging.reactor import Reactor
 from messaging.rpc.context import CurrentRequest
 from messaging.wire.base import Wire
@@ -44,7 +46,7 @@ class InHand(msgspec.Struct, eq=False):
     until: float | None
     """When nobody waits for it any more, on the connection's clock."""
     gave_up: bool = False
-    """Whether its caller has said that nobody waits any more."""
+    """Whether its caller has said that nobody waits any more, or is gone."""
     interval: float = 1.0
     next_sign: float = 0.0
     late: bool = False
@@ -53,11 +55,36 @@ class InHand(msgspec.Struct, eq=False):
     job: CoroutineJob | None = None
 
 
-class Monitor:
-    """The calls that one server has in hand. `add` and the timers run on the owner, `answered` on any thread."""
+class _SignNews(Token):
+    """Hears of signs of life that could not be delivered; one serves all."""
 
-    def __init__(self, reactor: Reactor, server: str, own_address: Callable[[], str], wire: Wire) -> None:
+    __slots__ = ("_gone",)
+
+    def __init__(self, gone: Callable[[str], None]) -> None:
+        self._gone = gone
+
+    def sent(self, outgoing: Outgoing, stage: Stage | None, error: Exception | None, taker: Any) -> None:
+        if isinstance(error, NoRoute):
+            self._gone(outgoing.route.address)
+
+
+class Monitor:
+    """The calls that one server has in hand. `add` and the timers run on the owner, `answered` on any thread.
+
+    `give_up` is called, on the owner, with the ids of calls whose caller is gone.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        server: str,
+        own_address: Callable[[], str],
+        wire: Wire,
+        give_up: Callable[[Sequence[str]], None],
+    ) -> None:
         self._reactor = reactor
+        self._give_up = give_up
+        self._sign_news = _SignNews(self._caller_gone)
         self._wire = wire
         self._server = server
         self._own_address = own_address
@@ -95,6 +122,15 @@ class Monitor:
             if item.request is not None:
                 item.request.gave_up = True
         return found
+
+    def _caller_gone(self, address: str) -> None:
+        """Nobody has this address now: a caller has died, or was closed."""
+        if self._reactor.capabilities.stable_reply_address:
+            return
+        ids = [item.id for item in list(self._accepted.values()) if item.reply_to == address and not item.gave_up]
+        if ids:
+            _log.info("%d calls are given up, because their caller %s is gone", len(ids), address)
+            self._give_up(ids)
 
     def _accept_late(self) -> None:
         now = self._reactor.clock()
@@ -145,7 +181,7 @@ class Monitor:
         due: dict[str, list[str]] = {}
         for item in list(self._accepted.values()):
             interval = self._interval(item)
-            if interval > 0 and item.next_sign <= now + 0.02:
+            if interval > 0 and item.next_sign <= now + 0.02 and not item.gave_up:
                 item.next_sign = now + interval
                 due.setdefault(item.reply_to, []).append(item.id)
         for address, ids in due.items():
@@ -158,6 +194,8 @@ class Monitor:
     def _send(self, address: str, body: bytes, headers: dict[str, str]) -> None:
         deadline = self._reactor.clock() + _SIGN_LIFE
         try:
-            self._reactor.publish(Outgoing(Route.reply(address), body, dict(headers), deadline=deadline, confirm=False))
+            self._reactor.publish(
+                Outgoing(Route.reply(address), body, dict(headers), self._sign_news, deadline=deadline, confirm=False)
+            )
         except MessagingError as error:
             _log.debug("a sign of life was not sent: %s", error)

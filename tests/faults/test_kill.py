@@ -24,6 +24,8 @@ from tests.faults.processes import Stall, until
 
 LEARN = 3.0
 """Seconds within which the callers of a dead server are told."""
+NOTICED = 1.5
+"""Seconds within which handlers hear of a dead caller: they give a sign of life each second."""
 LEASE = 2.0
 
 Told = list[tuple[str, float, Any]]
@@ -195,6 +197,29 @@ def test_a_killed_caller_harms_nobody(stage: Stage) -> None:
     and the server gives back what the dead one held.
     """
     caller_killed(stage, "t")
+
+
+def test_handlers_hear_of_a_killed_caller(stage: Stage) -> None:
+    """Handlers whose caller is killed are cancelled at the next sign of life, in threads and in coroutines; those of
+    others go on.
+    """
+    service = stage.service("a", coroutines=True)
+    caller = stage.worker("caller", name="doomed", topic="t", timeout=60)
+    caller.expect("ready")
+    for method, namespace in (("hold", None), ("work", "coroutines")):
+        assert caller.ask("open_calls", number=2, method=method, namespace=namespace, seconds=60) == 2
+    stage.effects(4)
+    other = stage.client(timeout=30).submit(None, "hold", id="other", seconds=2 * NOTICED)
+    stage.effects(5)
+    with Stall() as stall:
+        begun = time.monotonic()
+        caller.kill()
+        told = {service.expect("cancelled")["id"] for _ in range(2)}
+        until(lambda: service.ask("stats")["in_hand"] == 1, "the coroutines are cancelled")
+        took = time.monotonic() - begun
+    assert told == {"doomed-open-0", "doomed-open-1"}
+    assert took < NOTICED + stall.worst
+    assert other.result(30) == "other"
 
 
 @pytest.mark.parametrize("patient", [False, True])
