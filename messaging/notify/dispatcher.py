@@ -67,7 +67,18 @@ def on(pattern: str, *patterns: str, level: str | Iterable[str] | None = None) -
 class Handler:
     """One method of an endpoint that takes notifications. Immutable, thread-safe."""
 
-    __slots__ = ("_pattern", "_type", "_wanted", "filter", "function", "is_async", "levels", "name", "takes_event")
+    __slots__ = (
+        "_pattern",
+        "_type",
+        "_wanted",
+        "call",
+        "filter",
+        "function",
+        "is_async",
+        "levels",
+        "name",
+        "takes_event",
+    )
 
     def __init__(self, endpoint: Any, name: str, filter: Filter | None, in_batches: bool) -> None:
         self.function: Callable[..., Any] = getattr(endpoint, name)
@@ -76,6 +87,8 @@ class Handler:
         self.filter = filter
         interest: Interest | None = getattr(self.function, _INTEREST, None)
         self.takes_event = interest is not None
+        self.call: Callable[[Event[Any]], Any] = self.function if self.takes_event else self._call_apart
+        """Calls the handler with one event, as `argument` has made it; an async one gives its coroutine."""
         self.levels = interest.levels if interest is not None else level_names(name)
         self._pattern = interest.pattern if interest is not None else None
         arguments = ["event"] if self.takes_event else ["ctxt", "publisher_id", "event_type", "payload", "metadata"]
@@ -103,6 +116,11 @@ class Handler:
             event.context, event.publisher_id, event.event_type, event.metadata, event.payload
         )
 
+    @property
+    def converts(self) -> bool:
+        """Whether it takes payloads of a type."""
+        return self._wanted is not None
+
     def argument(self, event: Event[Any]) -> Event[Any]:
         """Return the event as this handler takes it, its payload converted. Raises DecodeError."""
         wanted = self._wanted
@@ -115,10 +133,7 @@ class Handler:
             payload = convert(event.payload, self._type, f"the payload of {event.event_type} for {self.name}")
         return msgspec.structs.replace(event, payload=payload)
 
-    def call(self, event: Event[Any]) -> Any:
-        """Call the handler with one event, as `argument` has made it; an async one gives its coroutine."""
-        if self.takes_event:
-            return self.function(event)
+    def _call_apart(self, event: Event[Any]) -> Any:
         return self.function(event.context, event.publisher_id, event.event_type, event.payload, event.metadata)
 
     def call_batch(self, events: Sequence[Event[Any]]) -> Any:
@@ -155,6 +170,7 @@ class Dispatcher:
         self.levels: frozenset[str] = frozenset().union(*(handler.levels for handler in self.handlers))
         """Every level that some handler takes: of other levels nothing has to be decoded."""
         self.any_async = any(handler.is_async for handler in self.handlers)
+        self.converts = any(handler.converts for handler in self.handlers)
         self._filters = any(handler.filter is not None for handler in self.handlers)
         self._found: dict[tuple[str, str], tuple[Handler, ...]] = {}
 

@@ -28,6 +28,7 @@ __all__ = ["Decode", "Handling", "ListenerAround", "decoded"]
 _log = logging.getLogger(__name__)
 
 _LEVELS = frozenset(LEVELS)
+_AS_THEY_ARE: dict[Handler, Event[Any]] = {}
 _REQUEUED = "the handler returned REQUEUE"
 
 ListenerAround = Callable[[CurrentEvent], Any]
@@ -131,26 +132,21 @@ class Handling:
                 decoded(self._decode, item.delivery, item.attempt) if self._serializer is None else self._event(item)
             )
             handlers = self._dispatcher.find(event)
-            # Mostly one wants it, and a comprehension would be a call.
-            calls = (
-                ((handlers[0], handlers[0].argument(event)),)
-                if len(handlers) == 1
-                else [(handler, handler.argument(event)) for handler in handlers]
-            )
+            converted = {each: each.argument(event) for each in handlers} if self._dispatcher.converts else _AS_THEY_ARE
         except Exception as error:  # a serializer is the user's code and may raise anything
             item.failure = error if isinstance(error, DecodeError) else _undecodable(error)
             return
-        if not calls:
+        if not handlers:
             return
         item.wanted = True
         running_event.set(item)
-        for handler, argument in calls:
+        for handler in handlers:
             try:
-                result = handler.function(argument) if handler.takes_event else handler.call(argument)
+                result = handler.call(converted.get(handler, event))
                 if result is not None and isinstance(result, str) and result == REQUEUE:
                     raise Retry(_REQUEUED)
             except BaseException as error:  # a handler that calls sys.exit() has failed like any other
-                self._note_failure(Step(handler, [(item, argument)]), error)
+                self._note_failure(Step(handler, [(item, event)]), error)
                 return
 
     def run(self, work: Work) -> bool:

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from messaging.errors import DecodeError, EncodeError
 from messaging.target import DEFAULT_EXCHANGE
@@ -67,10 +68,23 @@ class Kind(enum.IntEnum):
     NOTIFICATION = 8
 
 
-class _Body(msgspec.Struct, array_like=True, frozen=True, gc=False):
+def _kind(*kinds: Kind) -> Meta:
+    """The numbers of these kinds, which follow each other."""
+    return Meta(ge=int(kinds[0]), le=int(kinds[-1]))
+
+
+class _Beginning(msgspec.Struct, array_like=True, gc=False):
     version: int
     kind: int
     features: int
+
+
+class _Body(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What they have to be is part of their types, so that it is checked without a step of the interpreter."""
+
+    version: Annotated[int, Meta(ge=VERSION, le=VERSION)]
+    kind: int
+    features: Annotated[int, Meta(ge=0, le=_KNOWN_FEATURES)]
 
 
 class RequestBody(_Body, frozen=True, gc=False):
@@ -89,6 +103,7 @@ class RequestBody(_Body, frozen=True, gc=False):
 class Request(_Body, frozen=True, gc=False):
     """The same as it is read: the arguments stay encoded until the method, and so their types, are known."""
 
+    kind: Annotated[int, _kind(Kind.CALL, Kind.CAST)]
     method: str
     namespace: str | None
     interface: str | None
@@ -101,6 +116,7 @@ class Request(_Body, frozen=True, gc=False):
 class Result(_Body, frozen=True, gc=False):
     """The value that a method returned."""
 
+    kind: Annotated[int, _kind(Kind.RESULT)]
     value: Any
     server: str = ""
 
@@ -142,6 +158,7 @@ class Cancel(_Body, frozen=True, gc=False):
 class Notification(_Body, frozen=True, gc=False):
     """A notification; `timestamp` is seconds since the epoch."""
 
+    kind: Annotated[int, _kind(Kind.NOTIFICATION)]
     event_type: str
     publisher_id: str
     level: str
@@ -174,6 +191,7 @@ _decoders: dict[int, msgspec.msgpack.Decoder[Any]] = {
 }
 
 
+_decode_beginning = msgspec.msgpack.Decoder(_Beginning).decode
 _BEGINNINGS = {bytes((0x90 | length, VERSION, kind)): int(kind) for length in range(3, 16) for kind in Kind}
 
 
@@ -197,29 +215,34 @@ def decode(body: bytes) -> Any:
     if decoder is None:
         raise DecodeError("not a message of this library")
     try:
-        value = decoder.decode(body)
+        return decoder.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        features = _features(body)
+        if features & ~_KNOWN_FEATURES:
+            raise DecodeError(
+                f"the message needs feature bits {features:#x}, which this version does not have; upgrade this side"
+            ) from None
         raise DecodeError(f"malformed message: {error}") from error
-    if value.features & ~_KNOWN_FEATURES:
-        raise DecodeError(
-            f"the message needs feature bits {value.features:#x}, which this version does not have; upgrade this side"
-        )
-    return value
 
 
-def _reader(usual: type[_Body], kinds: Collection[Kind], wanted: tuple[type[_Body], ...], refusal: str) -> Any:
+def _features(body: bytes) -> int:
+    """The feature bits of a message that could not be read; 0: they could not either."""
+    try:
+        return _decode_beginning(body).features
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return 0
+
+
+def _reader(usual: type[_Body], wanted: tuple[type[_Body], ...], refusal: str) -> Any:
     """Return a function that reads messages of some types: by a short way what nearly all are, `usual`.
 
     It raises DecodeError with `refusal` for messages of other types.
     """
     decode_usual = msgspec.msgpack.Decoder(usual).decode
-    numbers = frozenset(map(int, kinds))
 
     def read(body: bytes) -> Any:
         try:
-            found = decode_usual(body)
-            if found.kind in numbers and found.version == VERSION and not found.features:
-                return found
+            return decode_usual(body)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             pass  # what is wrong with it is told by the long way
         other = decode(body)
@@ -230,17 +253,11 @@ def _reader(usual: type[_Body], kinds: Collection[Kind], wanted: tuple[type[_Bod
     return read
 
 
-decode_request: Callable[[bytes], Request] = _reader(
-    Request, (Kind.CALL, Kind.CAST), (Request,), "neither a call nor a cast"
-)
+decode_request: Callable[[bytes], Request] = _reader(Request, (Request,), "neither a call nor a cast")
 """Read a call or a cast. Raises DecodeError."""
-decode_reply: Callable[[bytes], Result | Failure] = _reader(
-    Result, (Kind.RESULT,), (Result, Failure), "neither a result nor a failure"
-)
+decode_reply: Callable[[bytes], Result | Failure] = _reader(Result, (Result, Failure), "neither a result nor a failure")
 """Read an answer. Raises DecodeError."""
-_decode_notification: Callable[[bytes], Notification] = _reader(
-    Notification, (Kind.NOTIFICATION,), (Notification,), "not a notification"
-)
+_decode_notification: Callable[[bytes], Notification] = _reader(Notification, (Notification,), "not a notification")
 
 
 def _encode_answer(answer: Result | Failure, request: bytes, error: BaseException | None = None) -> bytes:
