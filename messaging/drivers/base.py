@@ -102,6 +102,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     fanout: Literal["queued", "live", "none"] = "none"
     """queued: a server that reconnects finds what it missed; live: only who is connected."""
     pools: bool = False
+    """Else every listener of a topic is in the pool "default"."""
     storage: bool = False
     """Messages outlive the process that sent them without anybody having taken them."""
     confirms: bool = False

@@ -162,7 +162,8 @@ class Case:
         if rpc_too:
             source = Source(SourceKind.ANY, self.exchange, self.topic, server)
         else:
-            source = Source(SourceKind.POOLS, self.exchange, self.topic, pool="pool")
+            # The one pool that every transport of notifications has.
+            source = Source(SourceKind.POOLS, self.exchange, self.topic, pool="default")
         made.subscribe(source, window)
         return made, source
 
