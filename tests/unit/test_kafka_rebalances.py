@@ -1,0 +1,117 @@
+"""A member joins a group of kafka:// on a real broker: what moves, what stays, and what was handled before."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+import messaging
+from messaging import notify
+from messaging.drivers.kafka import configuration
+from messaging.drivers.kafka.commits import Commits
+from tests.faults.processes import until
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+KEYS = [f"key-{number}" for number in range(24)]
+"""They are in all four partitions."""
+
+
+class Audit:
+    """Counts what it gets, and handles nothing to the end before a gate is open."""
+
+    def __init__(self, gate: threading.Event) -> None:
+        self.seen: Counter[str] = Counter()
+        self._gate = gate
+
+    @notify.on("*")
+    def any(self, event: notify.Event[str]) -> None:
+        self.seen[event.payload] += 1
+        self._gate.wait(30)
+
+
+def stops_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group in which everybody gives up everything when somebody joins."""
+    consumer = configuration.consumer
+    eager = {"partition.assignment.strategy": "range"}
+    monkeypatch.setattr(configuration, "consumer", lambda *arguments: consumer(*arguments) | eager)
+
+
+def gives_up_without_a_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was handled since the last commit is not written before a partition goes."""
+
+    def silent(self: Commits, consumer: Any, gone: Any) -> None:
+        for partition in gone:
+            partition.end()
+
+    monkeypatch.setattr(Commits, "at_revoke", silent)
+
+
+def joined(kafka_broker: Any, *, handled: bool) -> list[Counter[str]]:
+    """What two members have got of one notification for each key, the second of which has joined when all were in hand
+    of the first, or `handled` and not committed yet; and of another notification for each key, sent after that.
+    """
+    topic, gate = f"t-{secrets.token_hex(6)}", threading.Event()
+    if handled:
+        gate.set()
+    audits = [Audit(gate), Audit(gate)]
+    target = messaging.Target(topic=topic)
+    with ExitStack() as stack:
+        transports = [
+            stack.enter_context(messaging.open_transport(kafka_broker.url, partitions=4, commit_interval=30.0))
+            for _ in audits
+        ]
+        first, second = (
+            notify.Listener(transport, [target], [audit], slots=64)
+            for transport, audit in zip(transports, audits, strict=True)
+        )
+        stack.enter_context(first)
+        notifier = notify.Notifier(transports[0], topics=[topic], timeout=20)
+
+        def send(round_: str) -> None:
+            with notifier.pipeline() as pipeline:
+                for key in KEYS:
+                    pipeline.info({}, "event", f"{round_} {key}", key=key)
+
+        send("before")
+        until(lambda: len(audits[0].seen) == len(KEYS), "all of them at the first member")
+        until(lambda: not handled or first.health()["in_hand"] == 0, "they are done")
+        stack.enter_context(second)
+        until(lambda: transports[1].stats()["driver.rebalances"] >= 2 or audits[1].seen, "its partitions")
+        gate.set()
+        send("after")
+        until(lambda: len(audits[0].seen | audits[1].seen) == 2 * len(KEYS), "the later ones too")
+        until(lambda: first.health()["in_hand"] == second.health()["in_hand"] == 0, "all are done")
+        assert audits[1].seen
+    return [audit.seen for audit in audits]
+
+
+@pytest.mark.parametrize("plant", [None, stops_all])
+def test_only_what_moves_comes_again(kafka_broker: Any, plant: Plant | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what the first member had in hand, only that of the partitions which it gave up is handled again; what stays
+    is settled.
+    """
+    if plant is not None:
+        plant(monkeypatch)
+    first, second = joined(kafka_broker, handled=False)
+    total = first + second
+    again = {key for key in KEYS if total[f"before {key}"] > 1}
+    assert again
+    assert (len(again) == len(KEYS)) is (plant is not None)
+    assert plant is not None or again == {key for key in KEYS if second[f"after {key}"]}
+
+
+@pytest.mark.parametrize("plant", [None, gives_up_without_a_commit])
+def test_what_was_handled_is_committed_before_it_moves(
+    kafka_broker: Any, plant: Plant | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the next commit was due much later, nothing comes again."""
+    if plant is not None:
+        plant(monkeypatch)
+    first, second = joined(kafka_broker, handled=True)
+    assert (max((first + second).values()) == 1) is (plant is None)
