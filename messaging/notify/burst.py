@@ -4,8 +4,8 @@ nothing else.
 Nearly all do, and a pipeline is where each of them counts. So there is no Event for sinks that are not there, and no
 operation for each: together they are one in the table of what is under way, and a message is entered in the burst's own
 table until it has been taken. Only a message that somebody refuses, or whose deadline passes, becomes an operation by
-itself, a Sending, and goes on as every notification does. (Measured for Kafka, where the broker's time is least: 7.8 µs
-of the notifier's process for each became 5.6.)
+itself, a Sending, and goes on as every notification does. For Kafka, whose broker is quick, that takes 1.1 to 1.8 µs of
+the 8.0 to 9.5 that each took of the notifier's processor time.
 
 Where anything about a notification is out of the ordinary nothing is sent and `start` says so, and the long way is
 taken; so what is refused, and how, is written there alone.
