@@ -492,6 +492,10 @@ class Reactor:
         finally:
             self._in_events = False
 
+    def awaits_settled(self) -> bool:
+        """See ConnectionEvents."""
+        return bool(self._settlements)
+
     def on_deliveries(self, source: Source, batch: Sequence[Delivery]) -> None:
         """See ConnectionEvents."""
         self._sleeping = False

@@ -23,7 +23,16 @@ def _ignore(*_news: Any) -> None:
 class Relay:
     """Passes the events of one connection on, until `mute`; see ConnectionEvents."""
 
-    __slots__ = ("closed", "on_deliveries", "on_peer_lost", "on_sent", "on_settled", "on_state", "on_subscribed")
+    __slots__ = (
+        "awaits_settled",
+        "closed",
+        "on_deliveries",
+        "on_peer_lost",
+        "on_sent",
+        "on_settled",
+        "on_state",
+        "on_subscribed",
+    )
 
     def __init__(self, events: ConnectionEvents) -> None:
         self.closed = False
@@ -33,6 +42,7 @@ class Relay:
         self.on_sent: Callable[[Sequence[SentResult]], None] = events.on_sent
         self.on_peer_lost: Callable[[str, Exception], None] = events.on_peer_lost
         self.on_settled: Callable[[Sequence[Delivery], Exception | None], None] = events.on_settled
+        self.awaits_settled: Callable[[], bool] = events.awaits_settled
         self.on_deliveries: Callable[[Source, Sequence[Delivery]], None] = events.on_deliveries
 
     def mute(self) -> None:

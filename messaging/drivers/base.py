@@ -179,6 +179,11 @@ class ConnectionEvents(Protocol):
     def on_settled(self, deliveries: Sequence[Delivery], error: Exception | None) -> None:
         """None: written. Else the settlement (a copy, a commit) did not happen and the original stays unsettled."""
 
+    def awaits_settled(self) -> bool:
+        """Whether anybody waits for on_settled now. Of what is settled while nobody does, a driver need not tell, and
+        keep nothing: thousands of deliveries between two commits are a tenth of a listener's processor time.
+        """
+
     def on_deliveries(self, source: Source, batch: Sequence[Delivery]) -> None:
         """One wake-up's worth of messages."""
 

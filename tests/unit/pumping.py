@@ -80,6 +80,9 @@ class Recorder:
         self.settled.append((list(deliveries), error))
         self._note("settled")
 
+    def awaits_settled(self) -> bool:
+        return True
+
     def on_deliveries(self, source: Source, batch: Sequence[Delivery]) -> None:
         self.deliveries += batch
         self._note(f"deliveries {source.kind.name}")

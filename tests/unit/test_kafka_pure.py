@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from messaging.drivers.kafka import headers, reasons
+from messaging.drivers.kafka.commits import Commits
 from messaging.drivers.kafka.delayed import Delayed
 from messaging.drivers.kafka.offsets import Assignment, Partition, Tag, parse_note
 from messaging.drivers.kafka.reading import origin_of, read
+from messaging.drivers.kafka.settling import Settling
 from messaging.drivers.kafka.topics import NativeNames, OsloNames
 from messaging.errors import AuthFailed, ConnectionLost, Delivered, InvalidTarget, NoRoute, Rejected, TooLarge
-from messaging.message import DEAD_ATTEMPT, Delivery, Route, Source, SourceKind
+from messaging.message import DEAD_ATTEMPT, Delivery, Outcome, Route, Source, SourceKind
 
 NAMES = NativeNames()
 WORDS = st.text(alphabet="ab._-x/ü", min_size=1, max_size=6)
@@ -142,6 +144,23 @@ def test_a_commit_never_passes_what_is_not_done() -> None:
     assert some.pending_commit() == (9, "handed-out:9")
     some.written()
     assert [delivery.tag.offset for delivery in some.acknowledged()] == [8, 7]
+
+
+@pytest.mark.parametrize("awaited", [True, False])
+def test_what_is_settled_is_kept_for_who_waits_alone(awaited: bool) -> None:
+    """Until its commit has arrived, and not at all while nobody waits; the position is the same."""
+    some = partition(5, 6, 7)
+    assignment = Assignment()
+    assignment.add(some)
+    copier: Any = None
+    commits = Commits("g", assignment, 1.0, lambda: 0.0)
+    settling = Settling(assignment, commits, copier, "retry", "dead", lambda: awaited)
+    done = [some.outstanding[5], some.outstanding[6]]
+    settling.settle(done, Outcome.ACCEPT, 0.0, "")
+    kept = done if awaited else []
+    assert (some.settled, some.pending_commit()) == (kept, (7, "handed-out:8"))
+    some.written()
+    assert some.acknowledged() == kept
 
 
 def test_a_commit_that_fails_is_said_again() -> None:

@@ -14,11 +14,14 @@ from messaging.message import Delivery, Outcome, Outgoing, Route, Source, Source
 
 
 def test_whoever_waits_for_a_stale_settlement_is_told() -> None:
-    """The connection is cut between the delivery and its settlement: the waiter hears that it comes again."""
+    """The connection is cut between the delivery and its settlement: the waiter hears that it comes again. For so long
+    as somebody waits, a driver can learn it.
+    """
     with messaging.open_transport("memory://stale-settlement") as transport:
         reactor = transport.operations(Role.RPC_SERVER).reactor
         source = Source(SourceKind.ANY, "x", "t")
         told: list[Exception | None] = []
+        awaited: list[bool] = []
         twice = threading.Event()
 
         def receive(batch: Sequence[Delivery]) -> None:
@@ -26,6 +29,7 @@ def test_whoever_waits_for_a_stale_settlement_is_told() -> None:
                 connection: Any = reactor._connection
                 connection.hub.faults.disconnect(connection.address)
             reactor.settle(batch, Outcome.ACCEPT, done=settled)
+            awaited.append(reactor.awaits_settled())
 
         def settled(delivery: Delivery, error: Exception | None) -> None:
             told.append(error)
@@ -39,6 +43,8 @@ def test_whoever_waits_for_a_stale_settlement_is_told() -> None:
         assert twice.wait(5.0)
         assert isinstance(told[0], ConnectionLost)
         assert told[1] is None
+        assert awaited == [False, True]
+        assert not reactor.awaits_settled()
 
 
 def test_a_request_that_comes_again_runs() -> None:

@@ -186,6 +186,7 @@ class ListenerConnection:
                 tells_nothing=self._settings.group_protocol == "consumer",
                 offload=self._offload,
                 next_generation=self._generations.__next__,
+                awaits_settled=self._events.awaits_settled,
             )
         subscription.sources[topic] = source
         subscription.windows[source] = window

@@ -62,7 +62,7 @@ class Partition:
         self.again_before = 0
         """Messages before this offset were handed out to somebody before."""
         self.settled: list[Delivery] = []
-        """Settled, and covered by no commit yet."""
+        """Settled while somebody waited to hear of it, and covered by no commit yet."""
         self.returned: set[int] = set()
         """Offsets that were handed back and are still outstanding: whoever reads the partition next gets them."""
         self._committing: list[Delivery] = []

@@ -8,7 +8,7 @@ after it is done already, since otherwise all of that would come again with it.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from messaging.drivers.kafka.commits import Commits
 from messaging.drivers.kafka.copies import Copier, again_headers, dead_headers, retry_headers
@@ -22,15 +22,24 @@ class Settling:
     """The settlements of one consumer. Owner only.
 
     `retry`: the topic of notifications that come later; None where there is none (dead letters are read). `dead`: that
-    of dead letters.
+    of dead letters. `awaited` tells whether anybody waits to hear of settlements.
     """
 
-    def __init__(self, assignment: Assignment, commits: Commits, copier: Copier, retry: str | None, dead: str) -> None:
+    def __init__(
+        self,
+        assignment: Assignment,
+        commits: Commits,
+        copier: Copier,
+        retry: str | None,
+        dead: str,
+        awaited: Callable[[], bool],
+    ) -> None:
         self._assignment = assignment
         self._commits = commits
         self._copier = copier
         self._retry = retry
         self._dead = dead
+        self._awaited = awaited
         self.draining = False
         """Nothing is read any more: what was not started is left for the next reader."""
         self.stale = 0
@@ -63,13 +72,15 @@ class Settling:
 
     def _done(self, deliveries: Sequence[Delivery]) -> None:
         done = 0
+        awaited = self._awaited()
         for delivery in deliveries:
             tag = delivery.tag
             partition = tag.partition
             if partition.outstanding.pop(tag.offset, None) is None:
                 continue
             done += 1
-            partition.settled.append(delivery)
+            if awaited:
+                partition.settled.append(delivery)
             if partition.returned:
                 partition.returned.discard(tag.offset)
         self.stale += len(deliveries) - done

@@ -91,6 +91,7 @@ class Subscription:
         tells_nothing: bool,
         offload: Offload,
         next_generation: Callable[[], int],
+        awaits_settled: Callable[[], bool],
     ) -> None:
         self.group = group
         self.retry = retry
@@ -118,7 +119,7 @@ class Subscription:
         self._next_generation = next_generation
         self._assignment = Assignment()
         self.commits = Commits(group, self._assignment, commit_interval, clock)
-        self.settling = Settling(self._assignment, self.commits, copier, retry, dead)
+        self.settling = Settling(self._assignment, self.commits, copier, retry, dead, awaits_settled)
         self._consumer: Consumer | None = None
         self._asking = 0
         """How many questions for the notes of commits are under way."""

@@ -98,6 +98,9 @@ class Events:
         else:
             self.unsettled += [(delivery, error) for delivery in deliveries]
 
+    def awaits_settled(self) -> bool:
+        return True
+
     def on_deliveries(self, source: Source, batch: Sequence[Delivery]) -> None:
         self._note("on_deliveries")
         self.deliveries += batch
