@@ -87,4 +87,4 @@ def test_what_is_finished_is_forgotten_in_time() -> None:
     assert len(unconfirmed) < 3_000
     assert unconfirmed.returned("19999") == 19_999
     assert unconfirmed.returned("1") is None
-    assert list(unconfirmed.lose()) == list(range(19_990, 19_999))
+    assert unconfirmed.lose()[-9:] == list(range(19_990, 19_999))

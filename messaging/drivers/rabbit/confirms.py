@@ -7,7 +7,7 @@ with nothing to find it by but its properties, so returns are matched by message
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
 __all__ = ["Confirmed", "Confirms", "Unconfirmed"]
@@ -106,11 +106,11 @@ class Unconfirmed(Generic[T]):
         """Take out a message that came back."""
         return self._by_id.pop(message_id, None)
 
-    def lose(self) -> Iterator[T]:
-        """Forget everything; yields what is not finished."""
+    def lose(self) -> list[T]:
+        """Forget everything; returns it in the order in which it was written, with some that is finished."""
         lost, self._by_id = self._by_id, {}
         self._sweep_at = _SWEEP
-        return (item for item in lost.values() if not self._finished(item))
+        return list(lost.values())
 
 
 _SWEEP = 1024

@@ -21,7 +21,7 @@ from messaging.message import Outgoing, RouteKind, SentResult, Stage
 if TYPE_CHECKING:
     from messaging.drivers.rabbit.publisher import Publisher
 
-__all__ = ["DriverCopy", "Item", "Lane"]
+__all__ = ["DriverCopy", "Item", "Lane", "finished"]
 
 _UNCONFIRMED = 1024
 """Messages that are written and not confirmed; more wait here, where they can still be withdrawn. A classic queue that
@@ -53,7 +53,7 @@ class Lane(ChannelOwner):
         self._publisher = publisher
         self._channels = channels
         self.confirms: Confirms[Item] | None = Confirms() if confirmed else None
-        self.unconfirmed: Unconfirmed[Outgoing] = Unconfirmed(_finished)
+        self.unconfirmed: Unconfirmed[Outgoing] = Unconfirmed(finished)
         self.outbox = Outbox()
         self.copies: deque[DriverCopy] = deque()
         self.channel: int | None = None
@@ -123,6 +123,7 @@ class Lane(ChannelOwner):
                 news.append(SentResult(item, Stage.WRITTEN, nacked(item)))
 
 
-def _finished(outgoing: Outgoing) -> bool:
+def finished(outgoing: Outgoing) -> bool:
+    """Whether nobody waits for news of a message that is not confirmed."""
     # Nobody tells the end of an answer, and a server writes them for ever: without this they stay, 800 bytes each.
     return outgoing.token is None or outgoing.route.kind is RouteKind.REPLY

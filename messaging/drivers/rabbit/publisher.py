@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterable
 from messaging.drivers.outbox import Outbox, in_doubt, unwritten
 from messaging.drivers.rabbit.channels import Channels
 from messaging.drivers.rabbit.declarations import Declarations
-from messaging.drivers.rabbit.lane import DriverCopy, Item, Lane
+from messaging.drivers.rabbit.lane import DriverCopy, Item, Lane, finished
 from messaging.drivers.rabbit.properties import Properties
-from messaging.drivers.rabbit.refusals import NOT_FOUND, about_publishing, no_route, publish_refused
+from messaging.drivers.rabbit.refusals import NOT_FOUND, about_publishing, no_route, publish_refused, refused_size
 from messaging.drivers.rabbit.topology import Address, Topology
 from messaging.drivers.stream import Stream
 from messaging.errors import ConnectionLost, EncodeError, MessagingError, Rejected, TooLarge
@@ -313,18 +313,36 @@ class Publisher:
             copy.done(None)
 
     def lane_closed(self, lane: Lane, code: int, text: str) -> None:
-        """The broker has closed a lane. Whatever was declared may be gone; what was under way is in doubt."""
+        """The broker has closed a lane. Whatever was declared may be gone.
+
+        Mostly one message is to blame. A broker works in order: what was written before that one has arrived, and what
+        was written after it was ignored, so it is written again. Where nobody can say which one it is, all that nobody
+        has accepted yet may be it. Where it is none, calls go on as those of a lost connection whose answers survive.
+        """
         self._declarations.forget_all()
-        lost: list[Item] = lane.confirms.lose() if lane.confirms is not None else list(lane.unconfirmed.lose())
+        lost: list[Item] = lane.confirms.lose() if lane.confirms is not None else [*lane.unconfirmed.lose()]
         self._stop_watching(lost)
         cause = ConnectionLost(f"the broker has closed the channel: {code} {text}")
-        if len(lost) == 1 and type(lost[0]) is Outgoing and about_publishing(code, text):
-            self._refused(lane, lost[0], code, text)
-        else:
-            self._in_doubt(lost, cause)
+        blamed = about_publishing(code, text)
+        at = _culprit(lost, code, text) if blamed else None
+        if at is None:
+            self._in_doubt(lost, cause, calls=blamed)
+            return
+        self._in_doubt(lost[:at], cause)
+        self._refused(lane, lost[at], code, text)
+        for item in reversed(lost[at + 1 :]):
+            if isinstance(item, DriverCopy):
+                lane.copies.appendleft(item)
+            else:
+                item.stage = None
+                lane.outbox.unpop(item)
+        self.waiting = True
 
-    def _refused(self, lane: Lane, outgoing: Outgoing, code: int, text: str) -> None:
-        """The one message that was under way has closed its channel, so it was not taken."""
+    def _refused(self, lane: Lane, outgoing: Item, code: int, text: str) -> None:
+        """This message has closed its channel, so it was not taken."""
+        if isinstance(outgoing, DriverCopy):
+            outgoing.done(publish_refused(code, text))
+            return
         again = code == NOT_FOUND and outgoing not in self._repeated and self._topology.address(outgoing).needs
         if not again:
             self.tell(SentResult(outgoing, Stage.WRITTEN, publish_refused(code, text)))
@@ -340,7 +358,7 @@ class Publisher:
         lost = list(outgoings)
         self._stop_watching(lost)
         for outgoing in lost:
-            if outgoing.reply_to and outgoing.stage is not None:
+            if outgoing.reply_to and outgoing.stage is not None and not finished(outgoing):
                 self.tell(in_doubt(outgoing, cause))
 
     def _stop_watching(self, items: Iterable[Item]) -> None:
@@ -349,11 +367,12 @@ class Publisher:
         if self._leaving:
             self._leaving = deque(entry for entry in self._leaving if id(entry[1]) not in spoken)
 
-    def _in_doubt(self, items: Iterable[Item], cause: Exception) -> None:
+    def _in_doubt(self, items: Iterable[Item], cause: Exception, calls: bool = False) -> None:
+        """Tell of what was written and is not confirmed; with `calls`, of calls that no server has accepted too."""
         for item in items:
             if isinstance(item, DriverCopy):
                 item.done(ConnectionLost(f"the connection went before a copy was confirmed: {cause}"))
-            elif item.confirm and item.stage is not None:
+            elif item.stage is not None if item.confirm else calls and _unaccepted(item):
                 self.tell(in_doubt(item, cause))
 
     def lose(self, cause: Exception, answers_survive: bool) -> None:
@@ -387,6 +406,22 @@ class Publisher:
             self.news += outbox.lose(cause)
         self._repeated.clear()
         self.waiting = False
+
+
+def _culprit(items: list[Item], code: int, text: str) -> int | None:
+    """The place of the message for which the broker has closed their channel, where that can be said."""
+    size = refused_size(code, text)
+    if size is not None:
+        return next((place for place, item in enumerate(items) if len(item.body) == size), None)
+    waiting = [
+        place for place, item in enumerate(items) if isinstance(item, DriverCopy) or item.confirm or _unaccepted(item)
+    ]
+    return waiting[0] if len(waiting) == 1 else None
+
+
+def _unaccepted(outgoing: Outgoing) -> bool:
+    """Whether somebody waits for news of a message, and nobody is known to have it."""
+    return outgoing.stage is Stage.WRITTEN and not finished(outgoing)
 
 
 def _for_one(error: Exception) -> Exception:

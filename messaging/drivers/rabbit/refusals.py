@@ -6,6 +6,7 @@ in the message, because it alone names what was refused.
 
 from __future__ import annotations
 
+import re
 import ssl
 
 from messaging.drivers.rabbit.methods import DeclareExchange, DeclareQueue, Method
@@ -33,6 +34,7 @@ __all__ = [
     "no_route",
     "passing",
     "publish_refused",
+    "refused_size",
 ]
 
 CONNECTION_FORCED = 320
@@ -115,6 +117,12 @@ def passing(code: int, text: str) -> bool:
 def about_publishing(code: int, text: str) -> bool:
     """Whether a channel was closed for a message that was published on it, and for nothing else that may happen."""
     return code in (ACCESS_REFUSED, NOT_FOUND) or (code == PRECONDITION_FAILED and "size" in text)
+
+
+def refused_size(code: int, text: str) -> int | None:
+    """Bytes of the message for which a channel was closed, where that was its size."""
+    found = re.search(r"message size (\d+)", text) if code == PRECONDITION_FAILED else None
+    return int(found[1]) if found is not None else None
 
 
 def publish_refused(code: int, text: str) -> MessagingError:

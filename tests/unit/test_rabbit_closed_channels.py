@@ -1,0 +1,111 @@
+"""A channel that RabbitMQ closes because of one message: what becomes of the others that were written on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from messaging.drivers.base import Role, State
+from messaging.drivers.rabbit.properties import Properties
+from messaging.errors import ConnectionLost, Delivered, TooLarge
+from messaging.message import Outgoing, Route, Source, SourceKind, Stage
+from messaging.testing.conformance.bare import Bare, together
+
+SCHEMES = ["rabbit", "kombu"]
+EACH = 5
+LARGEST = 100_000
+
+
+@contextmanager
+def bare(broker: Any, role: Role, scheme: str) -> Iterator[Bare]:
+    """A connection of the driver, connected."""
+    made = Bare(broker.url_for(scheme), role, {})
+    try:
+        made.connect()
+        yield made
+    finally:
+        made.close()
+
+
+def limit(broker: Any, size: int) -> None:
+    """Have the broker take no larger messages on channels that are opened from now on."""
+    broker.ctl("eval", f"application:set_env(rabbit, max_message_size, {size}).")
+
+
+@pytest.fixture
+def strict_broker(rabbit_broker: Any) -> Iterator[Any]:
+    """The broker with a low limit."""
+    limit(rabbit_broker, LARGEST)
+    yield rabbit_broker
+    limit(rabbit_broker, 134_217_728)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("what", ["confirmed", "call", "answer"])
+def test_a_message_too_large_harms_no_other(strict_broker: Any, scheme: str, what: str) -> None:
+    """It is told TooLarge, NO; those before it have arrived, and those after it are written again: each comes once, and
+    what was confirmed without anybody hearing of it is MAYBE at worst.
+    """
+    topic = f"large-{time.monotonic_ns()}"
+    source = Source.reply() if what == "answer" else Source(SourceKind.ANY, "x", topic)
+    with (
+        bare(strict_broker, Role.RPC_SERVER, scheme) as server,
+        bare(strict_broker, Role.RPC_CLIENT, scheme) as client,
+    ):
+        receiver, sender = (client, server) if what == "answer" else (server, client)
+        address = receiver.subscribe(source)
+        route = Route.reply(address) if what == "answer" else Route.any("x", topic)
+
+        def publish(body: bytes) -> Outgoing:
+            return sender.publish(route, body, confirm=what == "confirmed")
+
+        publish(b"first")
+        together([sender, receiver], lambda: receiver.events.deliveries, "the channel open")
+        receiver.take()
+        before = [publish(b"before %d" % number) for number in range(EACH)]
+        large = publish(b"x" * (LARGEST + 1))
+        after = [publish(b"after %d" % number) for number in range(EACH)]
+        together([sender, receiver], lambda: len(receiver.events.deliveries) >= 2 * EACH, "all others")
+        bodies = [delivery.body for delivery in receiver.take()]
+        assert bodies == [outgoing.body for outgoing in (*before, *after)]
+        error = sender.error(large)
+        assert isinstance(error, TooLarge)
+        assert error.delivered is Delivered.NO
+        together([sender], lambda: all(sender.final(each) for each in (*before, *after)), "an end of each")
+        assert [sender.error(each) for each in after] == [None] * EACH
+        doubts = [error for each in before if (error := sender.error(each)) is not None]
+        assert all(isinstance(doubt, ConnectionLost) and doubt.delivered is Delivered.MAYBE for doubt in doubts)
+        assert what == "confirmed" or not doubts
+        assert sender.events.states == [State.CONNECTING, State.READY]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_calls_in_doubt_are_told_at_once(rabbit_broker: Any, scheme: str) -> None:
+    """A message was refused, and nobody can say which of two: both are told ConnectionLost, MAYBE; a call that a server
+    has accepted goes on, and so does the connection.
+    """
+    topic = f"doubt-{time.monotonic_ns()}"
+    with bare(rabbit_broker, Role.RPC_SERVER, scheme) as server, bare(rabbit_broker, Role.RPC_CLIENT, scheme) as client:
+        server.subscribe(Source(SourceKind.ANY, "x", topic))
+        route = Route.any("x", topic)
+        accepted, *others = [client.publish(route, confirm=False) for _ in range(3)]
+        together([client, server], lambda: len(server.events.deliveries) == 3, "three calls")
+        accepted.stage = Stage.TAKEN
+        publisher: Any = client.connection._publisher  # type: ignore[attr-defined]
+        publisher._channels.traffic.publish(
+            publisher._plain.channel, "no such exchange", "key", False, Properties(), b""
+        )
+        client.until(lambda: len(client.events.sent) == 2, "news of two")
+        for outgoing in others:
+            error = client.error(outgoing)
+            assert isinstance(error, ConnectionLost)
+            assert error.delivered is Delivered.MAYBE
+            assert "no such exchange" in str(error)
+        assert client.news(accepted) == []
+        client.publish(route, b"again", confirm=False)
+        together([client, server], lambda: server.take()[-1:], "the next call")
+        assert client.events.states == [State.CONNECTING, State.READY]
