@@ -6,19 +6,23 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import admin
+from confluent_kafka.admin import AdminClient
 
 import messaging
-from messaging import AuthFailed, ConfigError, DeadlineExceeded, Delivered, notify
+from messaging import AuthFailed, ConfigError, DeadlineExceeded, Delivered, MessagingError, notify
 from messaging.drivers.kafka import clients
 from tests.brokers.certificates import Certificates
 from tests.brokers.kafka import Kafka
 from tests.faults.processes import until
 
+RIGHTS: Any = admin
+"""Whose names for rights are not exported, as type checkers see it."""
 USER, PASSWORD = "messaging", "secret-word"
 MECHANISMS = ("plain", "scram-sha-256", "scram-sha-512")
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
@@ -142,6 +146,86 @@ def test_a_login_that_is_missing_or_meant_for_another_port(guarded: Kafka, topic
     with messaging.open_transport(url) as transport, pytest.raises(AuthFailed) as caught:
         notify.Notifier(transport, topics=[topic], timeout=20).info({}, "event", 1)
     assert caught.value.delivered is Delivered.NO
+
+
+# Rights
+
+
+@pytest.fixture(scope="module")
+def restrictive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    """A broker that lets its user do what it was granted, and nobody's port do everything."""
+    settings = {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",
+    }
+    with Kafka(tmp_path_factory.mktemp("restrictive-kafka"), settings=settings, login=(USER, PASSWORD)) as broker:
+        yield broker
+
+
+def grant(broker: Kafka, kind: str, prefix: str, *operations: str) -> None:
+    """Allow the user something with all topics or groups whose names begin so."""
+    rules = [
+        RIGHTS.AclBinding(
+            RIGHTS.ResourceType[kind],
+            prefix,
+            RIGHTS.ResourcePatternType.PREFIXED,
+            f"User:{USER}",
+            "*",
+            RIGHTS.AclOperation[operation],
+            RIGHTS.AclPermissionType.ALLOW,
+        )
+        for operation in operations
+    ]
+    client: Any = AdminClient({"bootstrap.servers": broker.bootstrap})
+    for future in client.create_acls(rules).values():
+        future.result(10)
+    wanted = {(rule.name, rule.operation) for rule in rules}
+    every = RIGHTS.AclBindingFilter(
+        RIGHTS.ResourceType.ANY,
+        None,
+        RIGHTS.ResourcePatternType.ANY,
+        None,
+        None,
+        RIGHTS.AclOperation.ANY,
+        RIGHTS.AclPermissionType.ANY,
+    )
+    until(
+        lambda: wanted <= {(rule.name, rule.operation) for rule in client.describe_acls(every).result(10)},
+        "the broker knows of it",
+    )
+
+
+def error_of(act: Callable[[], object]) -> str:
+    """What it is told."""
+    with pytest.raises(MessagingError) as caught:
+        act()
+    return str(caught.value)
+
+
+def test_rights_that_are_missing_are_named(restrictive: Kafka, topic: str) -> None:
+    """Of the topic, of the group, and of writing: each is told within seconds, and with what the documentation says a
+    listener of a pool and a notifier need, both work.
+    """
+    name = f"messaging.{topic}"
+    with messaging.open_transport(restrictive.sasl_url, connect_timeout=2.0) as transport:
+        target, audit = [messaging.Target(topic=topic)], Audit()
+
+        def listener() -> notify.Listener:
+            return notify.Listener(transport, target, [audit], pool="billing")
+
+        assert name in error_of(lambda: listener().start(20))
+        grant(restrictive, "TOPIC", name, "DESCRIBE", "CREATE")
+        begun = time.monotonic()
+        assert f"group 'billing@{name}'" in error_of(lambda: listener().start(20))
+        assert time.monotonic() - begun < 10
+    with messaging.open_transport(restrictive.sasl_url) as transport:
+        assert "WRITE" in error_of(lambda: notify.Notifier(transport, topics=[topic]).info({}, "event", 1))
+    grant(restrictive, "TOPIC", name, "READ", "WRITE")
+    grant(restrictive, "GROUP", "billing@", "READ")
+    with messaging.open_transport(restrictive.sasl_url) as transport:
+        with notify.Listener(transport, target, [audit], pool="billing"):
+            notify.Notifier(transport, topics=[topic]).info({}, "event", 1)
+            until(lambda: audit.payloads == [1], "the notification")
 
 
 # TLS

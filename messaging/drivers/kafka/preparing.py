@@ -166,9 +166,25 @@ def prepare(
     except KafkaException as error:
         clients.dispose([consumer])
         reason = code_of(error)
-        failure = troubles.outage() or (of_connection(reason) if reason is not None else ConnectFailed(str(error)))
+        failure: MessagingError | None = troubles.outage()
+        if failure is None and reason is not None and reason.code() == KafkaError._TIMED_OUT:
+            failure = _refused_group(settings, user, conf["group.id"])
+        if failure is None:
+            failure = of_connection(reason) if reason is not None else ConnectFailed(str(error))
         raise failure from error
     return Prepared(consumer, troubles, [*topics, *([retry] if retry is not None else [])])
+
+
+def _refused_group(settings: KafkaSettings, user: configuration.Login, group: str) -> Rejected | None:
+    """The error where this user may not use a group. The library says nothing of it, and looks for the coordinator."""
+    conf = configuration.urgent(configuration.common(settings, user, clients.client_id(settings.client_id, "groups")))
+    timeout = settings.connect_timeout
+    futures = clients.ask(conf, lambda admin: admin.describe_consumer_groups([group], request_timeout=timeout), timeout)
+    error = futures[group].exception()
+    reason = code_of(error) if error is not None else None
+    if reason is None or reason.code() != KafkaError.GROUP_AUTHORIZATION_FAILED:
+        return None
+    return Rejected(f"this user may not use the Kafka group {group!r}; allow it to READ that group", retryable=False)
 
 
 def _ends(consumer: Consumer, partition: TopicPartition, timeout: float) -> tuple[int, int]:

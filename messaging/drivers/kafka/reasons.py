@@ -85,7 +85,10 @@ def of_connection(error: KafkaError, told: str = "") -> ConnectFailed:
     if is_login(error):
         return AuthFailed(f"the Kafka broker refused the login: {_text(error)}")
     if error.code() in _DENIED:
-        return AuthFailed(f"this user may not do that on the Kafka cluster: {_text(error)}")
+        return AuthFailed(
+            f"this user may not do that on the Kafka cluster: {_text(error)}; who sends needs WRITE on the topic, and "
+            "IDEMPOTENT_WRITE on a cluster before 2.8"
+        )
     if error.fatal():
         return ConnectFailed(f"the Kafka producer cannot go on, and another one takes its place: {_text(error)}")
     if is_outage(error) and not told:
