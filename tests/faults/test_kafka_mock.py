@@ -1,6 +1,7 @@
 """Kafka brokers that answer with errors, late, or from one less: what a real one cannot be made to do on demand.
 
-Each accident happens to the driver as it is, and to one with a planted bug, which the same look has to find.
+Each accident happens to the driver as it is, under both faces, and to one with a planted bug, which the same look has
+to find.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from messaging.drivers.kafka.commits import Commits
 from messaging.drivers.kafka.copies import Copier
 from messaging.drivers.kafka.subscription import Subscription
 from messaging.notify import base_notifier
+from messaging.testing.conformance.faces import FACES, Face, SyncFace, open_face
 from tests.brokers.mock_kafka import COMMIT, COORDINATOR, FETCH, HEARTBEAT, PRODUCE
 from tests.faults.kafka_plants import stays_expelled
 from tests.faults.processes import Stall, Worker, came_true, until
@@ -40,6 +42,8 @@ class Cluster:
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
+        self.face: Face = SyncFace()
+        """How the next test uses it."""
         self.bootstrap: str = worker.expect("ready")["bootstrap"]
         self.do = worker.ask
 
@@ -56,7 +60,15 @@ class Cluster:
     def transport(self, **options: Any) -> messaging.Transport:
         """Open a transport; the cluster creates no topics."""
         settings = {"create_topics": "no", "heartbeat": 1.0, "session_timeout": 2.0, "connect_timeout": 2.0} | options
-        return messaging.open_transport(f"kafka://{self.bootstrap}/", **settings)
+        return self.face.open(f"kafka://{self.bootstrap}/", **settings)
+
+    def notifier(self, transport: messaging.Transport, topic: str, **options: Any) -> Any:
+        """Make a notifier for a topic."""
+        return self.face.notify("Notifier", transport, topics=[topic], **options)
+
+    def listener(self, transport: messaging.Transport, topic: str, endpoint: object, **options: Any) -> Any:
+        """Make a listener to a topic."""
+        return self.face.notify("Listener", transport, [messaging.Target(topic=topic)], [endpoint], **options)
 
     def heal(self) -> None:
         """Let every broker do what it should."""
@@ -95,14 +107,22 @@ def brokers() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def cluster(brokers: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """The cluster, well at first and in the end."""
+def cluster(brokers: Cluster, face: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """The cluster, used through a face, well at first and in the end."""
     consumer = configuration.consumer
     # Unlike a real broker, these answer a fetch that finds nothing at the end of its wait, whatever has come meanwhile.
     impatient = {"fetch.wait.max.ms": 50}
     monkeypatch.setattr(configuration, "consumer", lambda *arguments: consumer(*arguments) | impatient)
+    brokers.face = open_face(face)
     yield brokers
+    brokers.face.close()
     brokers.heal()
+
+
+def proven(plant: Plant) -> pytest.MarkDecorator:
+    """Run a test under both faces, and under one with a planted bug."""
+    cases = [(None, face) for face in FACES] + [(plant, "sync")]
+    return pytest.mark.parametrize(("plant", "face"), cases)
 
 
 class Numbers:
@@ -119,7 +139,7 @@ class Numbers:
         self.seen.append(event.payload)
 
 
-def outcome(notifier: notify.Notifier, payload: Any = 1) -> MessagingError | None:
+def outcome(notifier: Any, payload: Any = 1) -> MessagingError | None:
     """How one notification ends."""
     try:
         notifier.info({}, "event", payload)
@@ -148,7 +168,7 @@ def gives_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(configuration, "producer", lambda *arguments: sound(*arguments) | spoiled)
 
 
-@pytest.mark.parametrize("plant", [None, gives_up_at_once])
+@proven(gives_up_at_once)
 def test_what_passes_is_tried_again(cluster: Cluster, plant: Plant | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Errors that pass, and connections that are closed in the middle, are the library's: each notification is
     confirmed, and stored once.
@@ -159,7 +179,7 @@ def test_what_passes_is_tried_again(cluster: Cluster, plant: Plant | None, monke
     for told, errors in PASSING.items():
         topic = cluster.topic()
         with cluster.transport() as transport:
-            notifier = notify.Notifier(transport, topics=[topic], timeout=10, retry=0)
+            notifier = cluster.notifier(transport, topic, timeout=10, retry=0)
             assert outcome(notifier) is None
             cluster.do("fail", request=PRODUCE, errors=errors)
             found[told] = (outcome(notifier), cluster.stored(topic))
@@ -180,7 +200,7 @@ STAYING = [
 ]
 
 
-@pytest.mark.parametrize("planted", [False, True])
+@pytest.mark.parametrize(("planted", "face"), [(False, "sync"), (False, "asyncio"), (True, "sync")])
 def test_what_stays_is_told(cluster: Cluster, planted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal ends it at once, proven NO, with its reason and the topic's name; the next notification is sent.
     Planted: all that fails is taken for a lost connection.
@@ -191,7 +211,7 @@ def test_what_stays_is_told(cluster: Cluster, planted: bool, monkeypatch: pytest
     for code, kind, told in STAYING:
         topic = cluster.topic()
         with cluster.transport() as transport:
-            notifier = notify.Notifier(transport, topics=[topic], timeout=10)
+            notifier = cluster.notifier(transport, topic, timeout=10)
             assert outcome(notifier) is None
             cluster.do("fail", request=PRODUCE, errors=[code])
             error = outcome(notifier)
@@ -209,7 +229,7 @@ def raises_fatal_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clients._Producer, "poll", Producer.poll)
 
 
-@pytest.mark.parametrize("plant", [None, raises_fatal_errors])
+@proven(raises_fatal_errors)
 def test_a_producer_that_cannot_go_on_is_replaced(
     cluster: Cluster, plant: Plant | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,7 +240,7 @@ def test_a_producer_that_cannot_go_on_is_replaced(
         plant(monkeypatch)
     topic = cluster.topic()
     with cluster.transport() as transport, ThreadPoolExecutor(8) as threads:
-        notifier = notify.Notifier(transport, topics=[topic], timeout=10)
+        notifier = cluster.notifier(transport, topic, timeout=10)
         assert outcome(notifier) is None
         cluster.do("fail", request=PRODUCE, errors=[KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER])
         outcomes = list(threads.map(lambda number: outcome(notifier, number), range(40)))
@@ -236,7 +256,7 @@ def keeps_its_producer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Copier, "replace", lambda self: [])
 
 
-@pytest.mark.parametrize("plant", [None, keeps_its_producer])
+@proven(keeps_its_producer)
 def test_copies_outlive_their_producer(cluster: Cluster, plant: Plant | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same with copies for another attempt: another producer writes them, and what failed is handled."""
     if plant is not None:
@@ -244,8 +264,8 @@ def test_copies_outlive_their_producer(cluster: Cluster, plant: Plant | None, mo
     topic = cluster.topic()
     numbers = Numbers(fails=True)
     with cluster.transport() as transport:
-        with notify.Listener(transport, [messaging.Target(topic=topic)], [numbers], backoff=0.1):
-            notifier = notify.Notifier(transport, topics=[topic], timeout=10)
+        with cluster.listener(transport, topic, numbers, backoff=0.1):
+            notifier = cluster.notifier(transport, topic, timeout=10)
             notifier.info({}, "event", 0)
             until(lambda: numbers.seen == [0], "the second attempt")
             cluster.do("fail", request=PRODUCE, errors=[0, KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER])
@@ -274,7 +294,7 @@ def says_no_of_what_is_queued(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notifying, "of_message", told)
 
 
-@pytest.mark.parametrize("plant", [None, says_no_of_what_is_queued])
+@proven(says_no_of_what_is_queued)
 def test_what_may_be_stored_is_not_sent_again_in_silence(
     cluster: Cluster, plant: Plant | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,8 +306,8 @@ def test_what_may_be_stored_is_not_sent_again_in_silence(
     topic, other = cluster.topic(), cluster.topic()
     cluster.do("lead", topic=f"messaging.{other}", partition=0, broker=2)
     with cluster.transport(heartbeat=5.0) as transport, ThreadPoolExecutor(1) as threads:
-        notifier = notify.Notifier(transport, topics=[topic], timeout=20, retry=0)
-        others = notify.Notifier(transport, topics=[other], timeout=20)
+        notifier = cluster.notifier(transport, topic, timeout=20, retry=0)
+        others = cluster.notifier(transport, other, timeout=20)
         assert [outcome(notifier), outcome(others)] == [None, None]
         cluster.do("delay", broker=1, milliseconds=5_000)
         before = cluster.do("received", request=PRODUCE)
@@ -333,7 +353,7 @@ def takes_commits_for_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Commits, "answered", lambda self, error, places: sound(self, None, []))
 
 
-@pytest.mark.parametrize("plant", [None, stays_away])
+@proven(stays_away)
 def test_members_go_on(cluster: Cluster, plant: Plant | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commits, heartbeats and fetches that are refused, a member that is expelled, a coordinator that is away: each
     notification is handled, and in the end all are committed.
@@ -343,8 +363,8 @@ def test_members_go_on(cluster: Cluster, plant: Plant | None, monkeypatch: pytes
     topic = cluster.topic()
     numbers = Numbers()
     with cluster.transport() as transport:
-        with notify.Listener(transport, [messaging.Target(topic=topic)], [numbers]):
-            notifier = notify.Notifier(transport, topics=[topic], timeout=10)
+        with cluster.listener(transport, topic, numbers):
+            notifier = cluster.notifier(transport, topic, timeout=10)
             notifier.info({}, "event", 0)
             until(lambda: numbers.seen, "the first one is handled")
             for request, errors in STORM.items():
@@ -361,7 +381,7 @@ def test_members_go_on(cluster: Cluster, plant: Plant | None, monkeypatch: pytes
     assert handled is (plant is None)
 
 
-@pytest.mark.parametrize("plant", [None, takes_commits_for_done])
+@proven(takes_commits_for_done)
 def test_a_refused_commit_is_repeated(cluster: Cluster, plant: Plant | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though nothing comes any more that would need another one."""
     if plant is not None:
@@ -369,9 +389,9 @@ def test_a_refused_commit_is_repeated(cluster: Cluster, plant: Plant | None, mon
     topic = cluster.topic()
     numbers = Numbers()
     with cluster.transport() as transport:
-        with notify.Listener(transport, [messaging.Target(topic=topic)], [numbers]):
+        with cluster.listener(transport, topic, numbers):
             cluster.do("fail", request=COMMIT, errors=[KafkaError.REBALANCE_IN_PROGRESS])
-            notify.Notifier(transport, topics=[topic], timeout=10).info({}, "event", 0)
+            cluster.notifier(transport, topic, timeout=10).info({}, "event", 0)
             until(lambda: numbers.seen == [0], "it is handled")
             committed = came_true(lambda: cluster.committed(topic) == 1, 10.0 if plant is None else 2.0)
     assert committed is (plant is None)
@@ -386,7 +406,7 @@ def overstays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base_notifier, "timeout_seconds", lambda *arguments: given(*arguments) + 1.0)
 
 
-@pytest.mark.parametrize("plant", [None, overstays])
+@proven(overstays)
 def test_a_broker_that_answers_late(cluster: Cluster, plant: Plant | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A round trip within the deadline is none of the sender's business; beyond it, he is told MAYBE in time, and it
     was stored.
@@ -395,7 +415,7 @@ def test_a_broker_that_answers_late(cluster: Cluster, plant: Plant | None, monke
         plant(monkeypatch)
     topic = cluster.topic()
     with Stall() as stall, cluster.transport(heartbeat=5.0) as transport:
-        notifier = notify.Notifier(transport, topics=[topic], timeout=2)
+        notifier = cluster.notifier(transport, topic, timeout=2)
         assert outcome(notifier) is None
         cluster.do("delay", milliseconds=300)
         assert outcome(notifier) is None
@@ -416,7 +436,7 @@ def takes_one_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reasons, "_OUTAGE", reasons._OUTAGE | {KafkaError._TRANSPORT})
 
 
-@pytest.mark.parametrize("plant", [None, takes_one_for_all])
+@proven(takes_one_for_all)
 def test_another_broker_takes_over(cluster: Cluster, plant: Plant | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of three goes while it leads a partition, and another one while it keeps the positions of the group: each
     notification is confirmed and handled, and the connections count as there all the time.
@@ -426,8 +446,8 @@ def test_another_broker_takes_over(cluster: Cluster, plant: Plant | None, monkey
     topic = cluster.topic()
     numbers = Numbers()
     with cluster.transport(heartbeat=5.0) as transport:
-        with notify.Listener(transport, [messaging.Target(topic=topic)], [numbers]):
-            notifier = notify.Notifier(transport, topics=[topic], timeout=10)
+        with cluster.listener(transport, topic, numbers):
+            notifier = cluster.notifier(transport, topic, timeout=10)
             notifier.info({}, "event", 0)
             cluster.do("down", broker=1)
             cluster.do("lead", topic=f"messaging.{topic}", partition=0, broker=3)
@@ -449,7 +469,7 @@ def never_tells_of_a_full_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notifying.NotifierConnection, "_tell_room", lambda self: None)
 
 
-@pytest.mark.parametrize("plant", [None, never_tells_of_a_full_buffer])
+@proven(never_tells_of_a_full_buffer)
 def test_a_full_buffer_blocks(cluster: Cluster, plant: Plant | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a broker stands still the library's buffer fills: the connection is BLOCKED, and a notification for which
     there is no room ends at its deadline, proven NO. When the broker goes on, everything that was taken is confirmed.
@@ -463,7 +483,7 @@ def test_a_full_buffer_blocks(cluster: Cluster, plant: Plant | None, monkeypatch
         return {connection["state"] for connection in transport.health()["connections"].values()}
 
     with Stall() as stall, cluster.transport(heartbeat=10.0, buffer=100_000) as transport:
-        notifier = notify.Notifier(transport, topics=[topic], timeout=20)
+        notifier = cluster.notifier(transport, topic, timeout=20)
         assert outcome(notifier) is None
         cluster.worker.signal(signal.SIGSTOP)
         with notifier.pipeline() as pipeline:
