@@ -119,11 +119,11 @@ class Notifier(BaseNotifier, Verbs[_Awaited]):
             self.notify(level, ctxt, event_type, payload, key=key, headers=headers)
         )
 
-    def pipeline(self) -> Pipeline:
+    def pipeline(self, *, limit: int = LIMIT) -> Pipeline:
         """Return a block, for `async with`, in which many notifications are sent without waiting; leaving it waits for
-        every outcome.
+        every outcome. `limit`: see `messaging.notify.Notifier.pipeline`.
         """
-        return Pipeline(self)
+        return Pipeline(self, limit)
 
     async def _send(self, event: Event[Any], key: str | None) -> None:
         try:
@@ -158,11 +158,11 @@ class Notifier(BaseNotifier, Verbs[_Awaited]):
 class Pipeline(BasePipeline, Verbs[_Awaited]):
     """Many notifications at once; made by `Notifier.pipeline()`. Use it from one task, in an `async with` block.
 
-    Its verbs are coroutines because they wait when `LIMIT` notifications are under way.
+    Its verbs are coroutines because they wait when `limit` notifications are under way.
     """
 
-    def __init__(self, notifier: Notifier) -> None:
-        super().__init__(notifier)
+    def __init__(self, notifier: Notifier, limit: int = LIMIT) -> None:
+        super().__init__(notifier, limit)
         self._transport = notifier.transport
         self._under_way: deque[asyncio.Future[Any]] = deque()
         """Those on the long way."""
@@ -181,14 +181,14 @@ class Pipeline(BasePipeline, Verbs[_Awaited]):
         self._transport.bind()
         burst = self._short() if headers is None else None
         if burst is not None:
-            if len(burst.under_way) >= LIMIT:
-                await self._wait_for(burst, LIMIT // 2)
+            if len(burst.under_way) >= self._limit:
+                await self._wait_for(burst, self._limit // 2)
             if burst.start(self._count, level, ctxt, event_type, payload, key):
                 self._count += 1
                 return
         notifier = self._notifier
         event = notifier._event(level, ctxt, event_type, payload, headers)
-        while len(self._under_way) >= LIMIT:
+        while len(self._under_way) >= self._limit:
             await self._under_way.popleft()
         future, wake = self._transport.waiter()
         async with AsyncExitStack() as stack:

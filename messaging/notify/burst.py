@@ -69,6 +69,7 @@ class Burst(Operation, kw_only=True):
     """
 
     way: Way
+    session: NotifySession
     under_way: dict[Outgoing, int] = field(default_factory=dict)
     sendings: dict[int, Sending] = field(default_factory=dict)
     """What has not gone well at once, by its place in the pipeline."""
@@ -87,6 +88,7 @@ class Burst(Operation, kw_only=True):
             deadline=math.inf,
             wake=_nothing,
             way=way,
+            session=way.session,
         )
 
     def start(
@@ -104,7 +106,7 @@ class Burst(Operation, kw_only=True):
             ctxt = {}
         elif type(ctxt) is not dict:
             return False
-        session = way.session
+        session = self.session
         try:
             body = session.encode(
                 Notification(VERSION, _NOTIFICATION, 0, event_type, way.publisher_id, level, time.time(), ctxt, payload)
@@ -134,7 +136,7 @@ class Burst(Operation, kw_only=True):
 
     def remaining(self) -> float:
         """Seconds until the last deadline."""
-        return self.latest - self.way.session.clock()
+        return self.latest - self.session.clock()
 
     def is_down_to(self, few: int) -> bool:
         """Whether no more than `few` are under way; if not, `wake` is called as soon as that is so, once."""
@@ -149,14 +151,15 @@ class Burst(Operation, kw_only=True):
 
     def sent(self, outgoing: Outgoing, stage: Stage | None, error: Exception | None, taker: object) -> None:
         """Take the news of one message."""
-        session = self.way.session
         if error is None:
+            session = self.session
             if stage is _WRITTEN and session.reactor.capabilities.confirms:
                 return
-            if self.under_way.pop(outgoing, None) is not None:
+            under_way = self.under_way
+            if under_way.pop(outgoing, None) is not None:
                 outgoing.token = None
                 session.taken()
-                if len(self.under_way) <= self.few:
+                if len(under_way) <= self.few:
                     self._tell_few()
         else:
             sending = self._by_itself(outgoing)
@@ -172,7 +175,7 @@ class Burst(Operation, kw_only=True):
         if self.sendings.setdefault(place, sending) is not sending:
             return None
         outgoing.token = sending
-        self.way.session.operations.pending.add(sending)
+        self.session.operations.pending.add(sending)
         return sending
 
     def _sending(self, outgoing: Outgoing) -> Sending:
@@ -184,7 +187,7 @@ class Burst(Operation, kw_only=True):
             deadline=outgoing.deadline,
             wake=partial(self._ended, outgoing),
             outgoing=outgoing,
-            session=way.session,
+            session=self.session,
             topic=way.levels[outgoing.headers[LEVEL_HEADER]][0],
             retry=way.retry,
         )
@@ -202,12 +205,12 @@ class Burst(Operation, kw_only=True):
 
     def _enter(self, deadline: float) -> None:
         self.deadline = deadline
-        self.way.session.operations.pending.add(self)
+        self.session.operations.pending.add(self)
 
     def _leave(self) -> None:
         """Nothing is under way: out of the table, until there is."""
         self.deadline = math.inf
-        self.way.session.operations.pending.take(self.id, None)
+        self.session.operations.pending.take(self.id, None)
         for outgoing in list(self.under_way):
             # It was started meanwhile.
             self._enter(outgoing.deadline)
@@ -237,7 +240,7 @@ class Burst(Operation, kw_only=True):
         """End everything as cancelled; the pipeline's thread."""
         for outgoing in list(self.under_way):
             outgoing.withdrawn = True
-        operations = self.way.session.operations
+        operations = self.session.operations
 
         def end() -> None:
             for sending in (*self.parts(), *self.sendings.values()):

@@ -11,6 +11,7 @@ from typing import Any
 from messaging.around import enter
 from messaging.errors import Cancelled, MessagingError, StateError
 from messaging.notify.base_notifier import BaseNotifier, Sent
+from messaging.notify.base_pipeline import LIMIT
 from messaging.notify.event import Event
 from messaging.notify.pipeline import Pipeline, submit
 from messaging.notify.verbs import Verbs
@@ -68,12 +69,14 @@ class Notifier(BaseNotifier, Verbs[None]):
         """
         return submit(self, level, ctxt, event_type, payload, key, headers)
 
-    def pipeline(self) -> Pipeline:
+    def pipeline(self, *, limit: int = LIMIT) -> Pipeline:
         """Return a block in which many notifications are sent without waiting; leaving it waits for every outcome.
 
-        Failures are raised together as PipelineFailed, whose members have `.index`, whatever `on_error` says.
+        Failures are raised together as PipelineFailed, whose members have `.index`, whatever `on_error` says. `limit`:
+        how many may be under way; then its verbs wait. A broker that confirms after `s` seconds gets `limit / s` a
+        second at most, so one that is far away wants more.
         """
-        return Pipeline(self)
+        return Pipeline(self, limit)
 
     def _send(self, event: Event[Any], key: str | None) -> None:
         try:

@@ -19,7 +19,7 @@ from messaging.around import enter
 from messaging.errors import Cancelled, Forked, StateError
 from messaging.in_flight import InFlight
 from messaging.notify.base_notifier import BaseNotifier, Sent
-from messaging.notify.base_pipeline import LIMIT, RAISED, BasePipeline, full
+from messaging.notify.base_pipeline import LIMIT, RAISED, BasePipeline
 from messaging.notify.burst import Burst
 from messaging.notify.event import Event
 from messaging.notify.verbs import Verbs
@@ -97,12 +97,12 @@ class _SentFuture(concurrent.futures.Future[None]):
 class Pipeline(BasePipeline, Verbs[None]):
     """Many notifications at once; made by `Notifier.pipeline()`. Use it from one thread, in a `with` block.
 
-    Its verbs are those of the notifier and return at once, as long as fewer than `LIMIT` are under way.
+    Its verbs are those of the notifier and return at once, as long as fewer than `limit` are under way.
     """
 
-    def __init__(self, notifier: BaseNotifier) -> None:
-        super().__init__(notifier)
-        self._under_way = InFlight(LIMIT)
+    def __init__(self, notifier: BaseNotifier, limit: int = LIMIT) -> None:
+        super().__init__(notifier, limit)
+        self._under_way = InFlight(limit)
         """Those on the long way."""
         self._bell = threading.Event()
         """Rung when few enough are on the short one."""
@@ -122,14 +122,15 @@ class Pipeline(BasePipeline, Verbs[None]):
         if burst is not None:
             # Who has to wait, waits for half of the room: woken for the next end, it would take the interpreter from
             # the thread that brings them, again and again.
-            if len(burst.under_way) >= LIMIT and not self._wait_for(burst, LIMIT // 2, burst.timeout):
-                raise full()
+            limit = self._limit
+            if len(burst.under_way) >= limit and not self._wait_for(burst, limit // 2, burst.timeout):
+                raise self._full()
             if burst.start(self._count, level, ctxt, event_type, payload, key):
                 self._count += 1
                 return
         notifier = self._notifier
         if not self._under_way.begin(notifier._timeout):
-            raise full()
+            raise self._full()
         try:
             event = notifier._event(level, ctxt, event_type, payload, headers)
             self._sent.add(self._count, begin(notifier, event, key, self._under_way.ended))
