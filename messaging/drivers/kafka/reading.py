@@ -6,7 +6,7 @@ listeners do not see them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -30,13 +30,14 @@ def origin_of(delivery: Delivery) -> str:
 
 
 def read(
-    messages: Sequence[Message],
+    messages: list[Message],
     assignment: Assignment,
     sources: Mapping[str, Source],
     now: float,
     complain: Any,
 ) -> tuple[list[Delivery], list[tuple[float, Delivery]]]:
     """Make deliveries of messages, and note them as outstanding: those to hand out, and those to keep until a time.
+    The list is empty afterwards.
 
     `sources` by topic; `now`: seconds since 1970. What belongs to a partition that is gone is left to whoever has it.
     `complain(error)` is called for errors that come among the messages.
@@ -46,7 +47,10 @@ def read(
     decode = headers.decode
     place: tuple[str | None, int | None] | None = None
     partition: Partition | None = None
-    for message in messages:
+    # Each is let go of at once, so that the next takes its place in memory: 0.2 us of 5 for a listener.
+    messages.reverse()
+    while messages:
+        message = messages.pop()
         error: KafkaError | None = message.error()
         if error is not None:
             complain(error)
