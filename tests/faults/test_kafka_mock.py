@@ -121,8 +121,7 @@ def cluster(brokers: Cluster, face: str, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 def proven(plant: Plant) -> pytest.MarkDecorator:
     """Run a test under both faces, and under one with a planted bug."""
-    cases = [(None, face) for face in FACES] + [(plant, "sync")]
-    return pytest.mark.parametrize(("plant", "face"), cases)
+    return pytest.mark.parametrize(("plant", "face"), [*((None, face) for face in FACES), (plant, "sync")])
 
 
 class Numbers:
@@ -149,7 +148,6 @@ def outcome(notifier: Any, payload: Any = 1) -> MessagingError | None:
 
 
 # Answers to what is sent
-
 
 PASSING = {
     "the leader has changed": [KafkaError.NOT_LEADER_FOR_PARTITION] * 3,
@@ -323,7 +321,6 @@ def test_what_may_be_stored_is_not_sent_again_in_silence(
 
 
 # Answers to members of a group
-
 
 STORM = {
     COMMIT: [
