@@ -154,10 +154,12 @@ class ServiceCore:
                 started(error)
             elif self._state is ServiceState.SERVING and isinstance(error, ConnectionLost):
                 level = logging.WARNING if before else logging.DEBUG
-                told = "%s does not receive from %s until that is back: %s"
+                told = "%s: the subscription to %r is gone, and is tried again: %s"
                 _log.log(level, told, self._name(), source.kind.value, error)
             elif self._state is ServiceState.SERVING:
-                _log.error("%s does not receive from %s any more: %s", self._name(), source.kind.value, error)
+                # Who closes the transport under a service has asked for it.
+                level = logging.WARNING if isinstance(error, Closed) else logging.ERROR
+                _log.log(level, "%s: the subscription to %r has ended: %s", self._name(), source.kind.value, error)
         elif started is not None and all(self._consuming.values()):
             self._on_started = None
             with self._lock:
@@ -166,7 +168,7 @@ class ServiceCore:
                     self._state = ServiceState.SERVING
             started(None)
         elif before is False and self._state is ServiceState.SERVING:
-            _log.info("%s receives from %s again", self._name(), source.kind.value)
+            _log.info("%s: the subscription to %r is back", self._name(), source.kind.value)
 
     def _begin_drain(self) -> ServiceState:
         """Take nothing more from now on; returns the state before. Only the first caller has the draining to do."""

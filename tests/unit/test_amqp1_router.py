@@ -117,7 +117,7 @@ def test_a_subscription_that_went_and_is_back_is_logged(router: Router, caplog: 
             assert listener.health()["consuming"]
     assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.INFO]
     assert "ended by a test" in caplog.messages[0]
-    assert caplog.messages[1].endswith("receives from pools again")
+    assert caplog.messages[1].endswith("the subscription to 'pools' is back")
 
 
 def forgets_what_it_had(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,10 @@ class Opening:
         if self._wanted_hostname(chosen) != self._hostname and chosen.hostname:
             self._profile = chosen
             self._at_once = True
-            raise ConnectFailed(f"the peer is {told}, which is opened again with its own form of the virtual host")
+            raise ConnectFailed(
+                f"the peer is {told}, which is opened again with its own form of the virtual host; "
+                f"profile={chosen.name} spares this"
+            )
         return chosen
 
     def retry_at_once(self) -> float | None:
