@@ -248,9 +248,11 @@ class ServerCore(ServiceCore):
 
     def _repeated(self, item: InHand) -> bool:
         """Whether the same request is in hand already: then its one answer serves both. Or was, where that counts."""
-        if item.id not in self._monitor.in_hand and (
-            self._begun is None or self.transport.wire.unique_id(item.delivery.body) not in self._begun
-        ):
+        known = self._monitor.in_hand.get(item.id)
+        if known is not None:
+            # It may have come over another connection than before: the answer goes where it is awaited now.
+            known.reply_to = item.reply_to
+        elif self._begun is None or self.transport.wire.unique_id(item.delivery.body) not in self._begun:
             return False
         self._count["duplicates"].add()
         return True
@@ -412,7 +414,7 @@ class ServerCore(ServiceCore):
                     reactor.accept(delivery)
             else:
                 self._count_answered()
-                reply_to = delivery.reply_to
+                reply_to = item.reply_to
                 route = self._routes.get(reply_to)
                 if route is None:
                     if len(self._routes) >= _MOST_ROUTES:

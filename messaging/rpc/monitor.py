@@ -43,6 +43,7 @@ class InHand(msgspec.Struct, eq=False):
     delivery: Delivery
     id: str
     reply_to: str
+    """Where its answer is awaited; empty: nowhere."""
     until: float | None
     """When nobody waits for it any more, on the connection's clock."""
     gave_up: bool = False
