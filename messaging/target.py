@@ -12,7 +12,7 @@ from typing import Any
 
 from messaging.errors import InvalidTarget
 
-__all__ = ["DEFAULT_EXCHANGE", "Target", "check_target", "version_compatible"]
+__all__ = ["DEFAULT_EXCHANGE", "Target", "check_name", "check_target", "version_compatible"]
 
 DEFAULT_EXCHANGE = "messaging"
 _VERSION = re.compile(r"\d+\.\d+(\.\d+)?\Z")
@@ -20,7 +20,8 @@ _NAME_LIMIT = 200
 """Longest name, in characters: brokers limit a queue name to 255 bytes and we join several names in one."""
 
 
-def _check_name(what: str, value: Any) -> None:
+def check_name(what: str, value: Any) -> None:
+    """Refuse what is no name; None is none given. Raises InvalidTarget, which says of what it is."""
     if value is None:
         return
     if not isinstance(value, str):
@@ -52,11 +53,11 @@ class Target:
 
     def __post_init__(self) -> None:
         for name in ("exchange", "topic", "namespace", "server"):
-            _check_name(name, getattr(self, name))
+            check_name(name, getattr(self, name))
         _check_version("version", self.version)
         object.__setattr__(self, "legacy_namespaces", tuple(self.legacy_namespaces or ()))
         for namespace in self.legacy_namespaces:
-            _check_name("legacy_namespaces", namespace)
+            check_name("legacy_namespaces", namespace)
 
     def __call__(self, **changes: Any) -> Target:
         """Return a copy with some fields replaced."""

@@ -43,7 +43,7 @@ from messaging.notify.event import Event
 from messaging.notify.handling import Decode, decoded
 from messaging.notify.session import KIND, NotifySession, Sending
 from messaging.reactor import Reactor
-from messaging.target import Target
+from messaging.target import Target, check_name
 from messaging.transport import BaseTransport, check_transport
 from messaging.wire.native import KEY_HEADER, POOL_HEADER
 
@@ -107,6 +107,7 @@ class BaseDeadLetters:
         self._exchange = target.exchange or transport.wire.exchange
         self._topic = target.topic
         self._pool = DEFAULT_POOL if pool is None else pool
+        check_name("pool", self._pool)
         self._source = Source(SourceKind.DEAD, self._exchange, self._topic, pool=self._pool)
         self._in_hand: dict[DeadLetter, bool] = {}
         self._reactor: Reactor | None = None
@@ -154,9 +155,15 @@ class BaseDeadLetters:
         reactor.after_flush(done)
 
     def _unreachable(self, timeout: float) -> DeadlineExceeded:
-        return DeadlineExceeded(
-            f"the {self._name()} could not be reached within {timeout:g} s", phase="connect", delivered=Delivered.NO
+        cause = self._opened().holding.cause
+        why = f": {cause}" if cause is not None else ""
+        error = DeadlineExceeded(
+            f"the {self._name()} could not be reached within {timeout:g} s{why}",
+            phase="connect",
+            delivered=Delivered.NO,
         )
+        error.__cause__ = cause
+        return error
 
     def _opened(self) -> Reactor:
         if self._reactor is None:

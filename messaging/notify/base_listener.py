@@ -31,7 +31,7 @@ from messaging.notify.endings import COUNTS, Endings, Tables
 from messaging.notify.handling import Handling, ListenerAround
 from messaging.notify.redelivery import Redelivery
 from messaging.notify.work import InHand, Lanes, Work
-from messaging.target import Target
+from messaging.target import Target, check_name
 from messaging.transport import BaseTransport
 from messaging.wire.base import Opener, Wire
 from messaging.wire.native import KEY_HEADER, LEVEL_HEADER, POOL_HEADER
@@ -420,7 +420,7 @@ def _checked(targets: Any, pool: str) -> Sequence[Target]:
             'targets must be a list of at least one Target, for example [Target(topic="notifications")], '
             f"not {targets!r}"
         )
-    Target(topic=pool)
+    check_name("pool", pool)
     for target in targets:
         if not isinstance(target, Target) or not target.topic:
             raise InvalidTarget(f"a listener's target needs a topic, not {target!r}")

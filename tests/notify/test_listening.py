@@ -353,7 +353,7 @@ def test_start_after_close_is_refused(transport: Transport) -> None:
         (TARGETS, {"inbox": 0}, ConfigError, "inbox"),
         (TARGETS, {"executor": "fork"}, ConfigError, "executor"),
         (TARGETS, {"max_attempts": 0}, ConfigError, "max_attempts"),
-        (TARGETS, {"pool": ""}, InvalidTarget, "characters"),
+        (TARGETS, {"pool": ""}, InvalidTarget, "pool must have 1 to 200 characters"),
         (TARGETS, {"dead_letter": 3}, ConfigError, "dead_letter"),
     ],
 )

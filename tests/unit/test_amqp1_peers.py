@@ -205,6 +205,14 @@ def test_a_lone_call_is_not_woken_by_its_acceptance(artemis_broker: Artemis) -> 
 # Hosts
 
 
+def test_dead_letters_without_a_peer_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Like a listener that cannot start."""
+    monkeypatch.setattr("messaging.notify.deadletter.START_TIMEOUT", 0.5)
+    with messaging.open_transport(f"amqp1://127.0.0.1:{free_port()}") as transport:
+        with pytest.raises(DeadlineExceeded, match="Connection refused"):
+            notify.DeadLetters(transport, Target(topic=_topic())).__enter__()
+
+
 def test_the_next_host_is_tried(artemis_broker: Artemis) -> None:
     """Where one of two hosts does not answer, the other serves."""
     host = artemis_broker.url.removeprefix("amqp1://").rstrip("/")

@@ -93,7 +93,7 @@ def of_connection(error: KafkaError, told: str = "") -> ConnectFailed:
         return ConnectFailed(f"the Kafka producer cannot go on, and another one takes its place: {_text(error)}")
     if is_outage(error) and not told:
         told = (
-            "each connection was closed without a word; "
+            "each connection was closed, or nobody answered, without a word; "
             "where that happens at every try, TLS (option tls) or a login is wanted"
         )
     return ConnectFailed(f"no Kafka broker could be reached: {told or _text(error)}")
