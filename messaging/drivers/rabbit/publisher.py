@@ -315,22 +315,30 @@ class Publisher:
     def lane_closed(self, lane: Lane, code: int, text: str) -> None:
         """The broker has closed a lane. Whatever was declared may be gone.
 
-        Mostly one message is to blame. A broker works in order: what was written before that one has arrived, and what
-        was written after it was ignored, so it is written again. Where nobody can say which one it is, all that nobody
-        has accepted yet may be it. Where it is none, calls go on as those of a lost connection whose answers survive.
+        Mostly one message is to blame. Its size tells which; and a broker works in order, so what was written before it
+        has arrived, and what was written after it was ignored and is written again. Else it is one of those that nobody
+        has accepted yet. Where it is none, calls go on as those of a lost connection whose answers survive.
         """
         self._declarations.forget_all()
         lost: list[Item] = lane.confirms.lose() if lane.confirms is not None else [*lane.unconfirmed.lose()]
         self._stop_watching(lost)
         cause = ConnectionLost(f"the broker has closed the channel: {code} {text}")
-        blamed = about_publishing(code, text)
-        at = _culprit(lost, code, text) if blamed else None
-        if at is None:
-            self._in_doubt(lost, cause, calls=blamed)
+        size = refused_size(code, text)
+        at = next((place for place, item in enumerate(lost) if len(item.body) == size), None)
+        if at is not None:
+            self._in_doubt(lost[:at], cause)
+            self._refused(lane, lost[at], code, text)
+            self._write_again(lane, lost[at + 1 :])
             return
-        self._in_doubt(lost[:at], cause)
-        self._refused(lane, lost[at], code, text)
-        for item in reversed(lost[at + 1 :]):
+        waiting = [item for item in lost if isinstance(item, DriverCopy) or item.confirm or _unaccepted(item)]
+        if len(waiting) == 1 and about_publishing(code, text):
+            self._refused(lane, waiting[0], code, text)
+        else:
+            self._in_doubt(waiting, cause, calls=about_publishing(code, text))
+
+    def _write_again(self, lane: Lane, items: list[Item]) -> None:
+        """Put back in front what was written and certainly ignored."""
+        for item in reversed(items):
             if isinstance(item, DriverCopy):
                 lane.copies.appendleft(item)
             else:
@@ -368,11 +376,11 @@ class Publisher:
             self._leaving = deque(entry for entry in self._leaving if id(entry[1]) not in spoken)
 
     def _in_doubt(self, items: Iterable[Item], cause: Exception, calls: bool = False) -> None:
-        """Tell of what was written and is not confirmed; with `calls`, of calls that no server has accepted too."""
+        """Tell of what was written and is not confirmed; with `calls`, of what asks for no confirmation too."""
         for item in items:
             if isinstance(item, DriverCopy):
                 item.done(ConnectionLost(f"the connection went before a copy was confirmed: {cause}"))
-            elif item.stage is not None if item.confirm else calls and _unaccepted(item):
+            elif (item.confirm or calls) and item.stage is not None:
                 self.tell(in_doubt(item, cause))
 
     def lose(self, cause: Exception, answers_survive: bool) -> None:
@@ -406,17 +414,6 @@ class Publisher:
             self.news += outbox.lose(cause)
         self._repeated.clear()
         self.waiting = False
-
-
-def _culprit(items: list[Item], code: int, text: str) -> int | None:
-    """The place of the message for which the broker has closed their channel, where that can be said."""
-    size = refused_size(code, text)
-    if size is not None:
-        return next((place for place, item in enumerate(items) if len(item.body) == size), None)
-    waiting = [
-        place for place, item in enumerate(items) if isinstance(item, DriverCopy) or item.confirm or _unaccepted(item)
-    ]
-    return waiting[0] if len(waiting) == 1 else None
 
 
 def _unaccepted(outgoing: Outgoing) -> bool:
