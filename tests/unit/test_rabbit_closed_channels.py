@@ -11,7 +11,7 @@ import pytest
 
 from messaging.drivers.base import Role, State
 from messaging.drivers.rabbit.properties import Properties
-from messaging.errors import ConnectionLost, Delivered, TooLarge
+from messaging.errors import ConnectionLost, Delivered, NoRoute, TooLarge
 from messaging.message import Outgoing, Route, Source, SourceKind, Stage
 from messaging.testing.conformance.bare import Bare, together
 
@@ -34,6 +34,12 @@ def bare(broker: Any, role: Role, scheme: str) -> Iterator[Bare]:
 def limit(broker: Any, size: int) -> None:
     """Have the broker take no larger messages on channels that are opened from now on."""
     broker.ctl("eval", f"application:set_env(rabbit, max_message_size, {size}).")
+
+
+def close_channel(client: Bare) -> None:
+    """Publish what the broker closes the channel of calls for."""
+    publisher: Any = client.connection._publisher  # type: ignore[attr-defined]
+    publisher._channels.traffic.publish(publisher._plain.channel, "no such exchange", "key", False, Properties(), b"")
 
 
 @pytest.fixture
@@ -84,9 +90,30 @@ def test_a_message_too_large_harms_no_other(strict_broker: Any, scheme: str, wha
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_call_that_alone_can_be_to_blame_is(rabbit_broker: Any, scheme: str) -> None:
+    """Of several calls one alone is neither accepted nor answered: it was refused, and no other is written again."""
+    topic = f"alone-{time.monotonic_ns()}"
+    with bare(rabbit_broker, Role.RPC_SERVER, scheme) as server, bare(rabbit_broker, Role.RPC_CLIENT, scheme) as client:
+        server.subscribe(Source(SourceKind.ANY, "x", topic))
+        sent = [client.publish(Route.any("x", topic), confirm=False) for _ in range(3)]
+        together([client, server], lambda: len(server.events.deliveries) == 3, "three calls")
+        blamed, accepted, answered = sent
+        accepted.stage = Stage.TAKEN
+        answered.token = None
+        # No call goes to an exchange that could be missing, so another message has to stand for the refused one.
+        close_channel(client)
+        client.until(lambda: client.events.sent, "news")
+        assert isinstance(client.error(blamed), NoRoute)
+        client.publish(Route.any("x", topic), b"again", confirm=False)
+        together([client, server], lambda: len(server.events.deliveries) >= 4, "the next call")
+        assert [delivery.body for delivery in server.take()] == [b"x", b"x", b"x", b"again"]
+        assert [result.outgoing for result in client.events.sent] == [blamed]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_calls_in_doubt_are_told_at_once(rabbit_broker: Any, scheme: str) -> None:
-    """A message was refused, and nobody can say which of two: both are told ConnectionLost, MAYBE; a call that a server
-    has accepted goes on, and so does the connection.
+    """A message was refused, and nobody can say which of two: both are told ConnectionLost, MAYBE. A call that a server
+    has accepted goes on, nothing is written twice, and the connection lives.
     """
     topic = f"doubt-{time.monotonic_ns()}"
     with bare(rabbit_broker, Role.RPC_SERVER, scheme) as server, bare(rabbit_broker, Role.RPC_CLIENT, scheme) as client:
@@ -95,10 +122,7 @@ def test_calls_in_doubt_are_told_at_once(rabbit_broker: Any, scheme: str) -> Non
         accepted, *others = [client.publish(route, confirm=False) for _ in range(3)]
         together([client, server], lambda: len(server.events.deliveries) == 3, "three calls")
         accepted.stage = Stage.TAKEN
-        publisher: Any = client.connection._publisher  # type: ignore[attr-defined]
-        publisher._channels.traffic.publish(
-            publisher._plain.channel, "no such exchange", "key", False, Properties(), b""
-        )
+        close_channel(client)
         client.until(lambda: len(client.events.sent) == 2, "news of two")
         for outgoing in others:
             error = client.error(outgoing)
@@ -107,5 +131,6 @@ def test_calls_in_doubt_are_told_at_once(rabbit_broker: Any, scheme: str) -> Non
             assert "no such exchange" in str(error)
         assert client.news(accepted) == []
         client.publish(route, b"again", confirm=False)
-        together([client, server], lambda: server.take()[-1:], "the next call")
+        together([client, server], lambda: len(server.events.deliveries) >= 4, "the next call")
+        assert [delivery.body for delivery in server.take()] == [b"x", b"x", b"x", b"again"]
         assert client.events.states == [State.CONNECTING, State.READY]
