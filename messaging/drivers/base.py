@@ -181,7 +181,7 @@ class ConnectionEvents(Protocol):
 
     def awaits_settled(self) -> bool:
         """Whether anybody waits for on_settled now. Of what is settled while nobody does, a driver need not tell, and
-        keep nothing: thousands of deliveries between two commits are a tenth of a listener's processor time.
+        keep nothing: thousands of deliveries between two commits took a tenth of a listener's processor time.
         """
 
     def on_deliveries(self, source: Source, batch: Sequence[Delivery]) -> None:
