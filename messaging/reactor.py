@@ -114,10 +114,7 @@ class Reactor:
         elif self._closing:
             raise self.holding.gone()
         else:
-            # `_append`, written out: this runs once per message.
-            self._inbox.append(delivery)
-            if self._sleeping or not self._launched or self._finished:
-                self._see_to_inbox()
+            self._append(delivery)
 
     def answer(self, delivery: Delivery, outgoing: Outgoing) -> None:
         """Settle a delivery as done and send the answer to it, in one flush: where settling is end to end they share a
@@ -259,11 +256,6 @@ class Reactor:
 
     def _append(self, item: Any) -> None:
         self._inbox.append(item)
-        if self._sleeping or not self._launched or self._finished:
-            self._see_to_inbox()
-
-    def _see_to_inbox(self) -> None:
-        """Have somebody look at what was just posted."""
         if self._sleeping:
             self._sleeping = False
             self._rouse()
