@@ -67,9 +67,9 @@ class LoopReactor(Reactor):
     async def closed(self, grace: float) -> None:
         """Close, and wait for it without blocking the loop."""
         done = asyncio.Event()
-        self.on_change.append(lambda: done.set() if self._finished else None)
+        self.on_change.append(lambda: done.set() if self.finished else None)
         self.start_close(grace)
-        if not self._finished:
+        if not self.finished:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(done.wait(), grace + 1.0)
 
@@ -133,7 +133,7 @@ class LoopReactor(Reactor):
             if not self._scheduled:
                 self._scheduled = True
                 self._loop.call_soon(self._turn, context=self._context)
-            if self._finished:
+            if self.finished:
                 self._refuse_inbox()
         else:
             super()._append(item)
@@ -142,7 +142,7 @@ class LoopReactor(Reactor):
         self._connection.wake()
 
     def _turn(self) -> None:
-        if self._finished:
+        if self.finished:
             return
         self._at_hand = self._scheduled = self._sleeping = False
         connection = self._connection

@@ -69,7 +69,8 @@ class Reactor:
         self._inbox: deque[Any] = deque()
         self._sleeping = False
         self._launched = False
-        self._finished = False
+        self.finished = False
+        """Whether the connection is closed for good."""
         self._closing = False
         self._launch_lock = threading.Lock()
         self._closed = threading.Event()
@@ -79,6 +80,7 @@ class Reactor:
         self.outstanding: Callable[[], int] = int
         """How many operations are under way, for whoever counts them to say."""
         self._settlements = Settlements(self._shield)
+        self.awaits_settled = self._settlements.__bool__
         self._flushed: list[Callable[[], None]] = []
         self.timers = Timers()
         self.timers.hooks.append(self._expire_held)
@@ -95,7 +97,9 @@ class Reactor:
 
     def publish(self, outgoing: Outgoing) -> None:
         """Send a message as soon as it can go; its token gets the news, on the owner. Raises Closed."""
-        if self.holding.may_go(outgoing) and (self._direct or self.in_events()):
+        holding = self.holding
+        # `may_go`, written out: this runs once per message.
+        if holding.ready and (not outgoing.reply_to or holding.reply_ready) and (self._direct or self.in_events()):
             if 0.0 < outgoing.deadline < self.timers.due:
                 self.call_soon(lambda: self._look_by(outgoing))
             self._connection.publish(outgoing)
@@ -139,15 +143,8 @@ class Reactor:
         done: Told | None = None,
     ) -> None:
         """Settle deliveries of one source; `done` is called on the owner for each, when it was written or failed."""
-
-        def act() -> None:
-            if done is not None:
-                self._settlements.expect(deliveries, done)
-            self._connection.settle(deliveries, outcome, delay, reason)
-            if done is not None:
-                self._settlements.tell_stale(deliveries)
-
-        self.call_soon(act)
+        settle = self._settlements.settle
+        self.call_soon(lambda: settle(self._connection, deliveries, outcome, delay, reason, done))
 
     def subscribe(
         self, source: Source, window: int, on_deliveries: DeliveryHandler, on_subscribed: SubscribedHandler
@@ -195,11 +192,6 @@ class Reactor:
     def in_events(self) -> bool:
         """Whether the caller is the owner, handling events: then it may touch the connection at once."""
         return self._in_events and self.is_owner()
-
-    @property
-    def finished(self) -> bool:
-        """Whether the connection is closed for good."""
-        return self._finished
 
     def counts(self) -> dict[str, int]:
         """The driver's own counts."""
@@ -264,7 +256,7 @@ class Reactor:
                 if not self._launched:
                     self._launch()
                     self._launched = True
-        if self._finished:
+        if self.finished:
             self._refuse_inbox()
 
     def _refuse_inbox(self) -> None:
@@ -382,7 +374,7 @@ class Reactor:
     def _finish(self, cause: Exception) -> None:
         """The connection is gone for good: end everything that waits. Once, on the owner or before there is one."""
         self._closing = True
-        self._finished = True
+        self.finished = True
         self.state = State.CLOSED
         self.holding.give_up(cause)
         self._refuse_inbox()
@@ -483,10 +475,6 @@ class Reactor:
             self._settlements.told(deliveries, error)
         finally:
             self._in_events = False
-
-    def awaits_settled(self) -> bool:
-        """See ConnectionEvents."""
-        return bool(self._settlements)
 
     def on_deliveries(self, source: Source, batch: Sequence[Delivery]) -> None:
         """See ConnectionEvents."""

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from messaging.drivers.base import Connection
 from messaging.errors import ConnectionLost
-from messaging.message import Delivery
+from messaging.message import Delivery, Outcome
 
 __all__ = ["Settlements", "Told"]
 
@@ -24,13 +25,23 @@ class Settlements:
         self._shield = shield
         self._waiting: dict[int, Told] = {}
 
-    def expect(self, deliveries: Sequence[Delivery], done: Told) -> None:
-        """Have `done` called for each, once."""
+    def settle(
+        self,
+        connection: Connection,
+        deliveries: Sequence[Delivery],
+        outcome: Outcome,
+        delay: float,
+        reason: str,
+        done: Told | None,
+    ) -> None:
+        """Settle, and have `done` called for each, once."""
+        if done is None:
+            connection.settle(deliveries, outcome, delay, reason)
+            return
         for delivery in deliveries:
             self._waiting[id(delivery)] = done
-
-    def tell_stale(self, deliveries: Sequence[Delivery]) -> None:
-        """A driver ignores the settlement of what went with its connection; whoever waits for it has to know."""
+        connection.settle(deliveries, outcome, delay, reason)
+        # A driver ignores the settlement of what went with its connection; whoever waits for it has to know.
         stale = [delivery for delivery in deliveries if delivery.stale]
         if stale:
             self.told(stale, ConnectionLost("the delivery went with its connection, so it comes again"))
