@@ -269,6 +269,8 @@ class Burst(Operation, kw_only=True):
         for sending in list(self.sendings.values()):
             if not sending.ended:
                 sending.session.abandon(sending, sending.expired())
+        if not self.under_way:
+            self._leave()
         return late | self.sendings
 
 

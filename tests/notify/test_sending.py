@@ -8,7 +8,6 @@ import threading
 import time
 from contextlib import contextmanager
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 
@@ -29,10 +28,8 @@ from messaging import (
 )
 from messaging.drivers.memory import hub
 from messaging.errors import ConnectFailed
-from messaging.notify.base_notifier import SentAround
-from messaging.notify.base_pipeline import LIMIT, BasePipeline
 from messaging.testing.conformance.checks import punctual
-from tests.notify.rig import LONG, TARGETS, TOPIC, Everything, Seen, count, memory_url, until
+from tests.notify.rig import LONG, TARGETS, TOPIC, Everything, count, memory_url, until
 
 
 class Classic:
@@ -226,22 +223,6 @@ def test_a_future_can_be_cancelled() -> None:
         assert future.cancel()
         assert future.cancelled()
         until(lambda: count(transport, "notify.cancelled") == 1)
-
-
-def test_a_pipeline_waits_for_all(transport: Transport) -> None:
-    """Leaving the block waits for every outcome; failures carry the index of their notification."""
-    endpoint = Everything()
-    with notify.Listener(transport, TARGETS, [endpoint]):
-        with notify.Notifier(transport).pipeline() as pipeline:
-            for number in range(500):
-                pipeline.info(None, "x", number)
-        assert sorted(event.payload for event in endpoint.seen.wait(500)) == list(range(500))
-    pipeline = notify.Notifier(transport, topics=["nobody"]).pipeline()
-    pipeline.info(None, "x", 1)
-    pipeline.error(None, "x", 2)
-    with pytest.raises(PipelineFailed) as caught:
-        pipeline.wait()
-    assert [getattr(error, "index", None) for error in caught.value.exceptions] == [0, 1]
 
 
 def test_a_deadline_ends_everything() -> None:
@@ -480,46 +461,3 @@ def test_a_notification_does_not_inherit_a_deadline(transport: Transport) -> Non
             time.monotonic()
             notify.Notifier(transport).info(None, "x", 1)
         endpoint.seen.wait()
-
-
-def test_a_long_pipeline_does_not_grow(stored: Transport) -> None:
-    """What has gone well is forgotten while a pipeline goes on; what has not keeps its index."""
-    notifier = notify.Notifier(stored)
-    pipeline = BasePipeline(notifier, LIMIT)
-    everything = pipeline._sent
-    failed, slow, waiting = SentAround(), SentAround(), Mock(ended=False, value=None, error=None)
-    failed.errors.append(OSError("disk full"))
-    slow.sendings.append(waiting)
-    for number in range(100_000):
-        everything.add(number, {10: slow, 50_000: failed}.get(number) or SentAround())
-        assert len(everything._kept) <= 3 * LIMIT
-    failure = pipeline._failure()
-    assert failure is not None
-    assert [getattr(error, "index", None) for error in failure.exceptions] == [50_000]
-
-
-@pytest.mark.parametrize("headers", [None, {"x": "1"}], ids=["short way", "long way"])
-def test_a_pipeline_waits_where_its_limit_is_under_way(stored: Transport, headers: dict[str, Any] | None) -> None:
-    """With three allowed and a broker that confirms nothing for a while the fourth waits; in the end all are sent."""
-    faults = hub(stored.url.hosts[0].address).faults
-    sent = Seen()
-
-    def send() -> None:
-        with notify.Notifier(stored).pipeline(limit=3) as pipeline:
-            for number in range(7):
-                pipeline.info(None, "x", number, headers=headers)
-                sent.add(number)
-
-    with notify.Listener(stored, TARGETS, [Everything()]):
-        faults.withhold_confirms()
-        sender = threading.Thread(target=send)
-        sender.start()
-        sent.wait(3)
-        until(lambda: count(stored, "notify.in_flight") == 3)
-        sender.join(0.1)
-        assert sent.all == [0, 1, 2]
-        faults.release_confirms()
-        sender.join(LONG)
-        assert sent.all == list(range(7))
-    with pytest.raises(ConfigError, match="limit must be a whole number of at least 1, not 0"):
-        notify.Notifier(stored).pipeline(limit=0)

@@ -110,6 +110,7 @@ def test_what_is_taken_is_forgotten(rig: Rig) -> None:
         assert outgoing.token is None
     assert not rig.burst.under_way
     assert not rig.burst.troubled()
+    assert rig.operations.pending.count() == 0
     assert rig.counts() == {"sent": 3, "taken": 3}
 
 
