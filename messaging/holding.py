@@ -8,7 +8,9 @@ connection's owner, but for `may_go`, which only reads.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
 
 from messaging.deadline import Clock
 from messaging.drivers.base import State
@@ -25,7 +27,7 @@ from messaging.errors import (
 )
 from messaging.message import Outgoing
 
-__all__ = ["Holding", "answer", "told_at_close"]
+__all__ = ["Holding", "answer", "tell_taken", "told_at_close"]
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ _MOST_MESSAGES = 100_000
 """How many messages may wait for a connection before `Overloaded`: a service that outlives its broker must not eat the
 machine."""
 _MOST_BYTES = 256 * 1024 * 1024
+_token = attrgetter("token")
 
 
 def answer(outgoing: Outgoing, error: Exception) -> None:
@@ -43,6 +46,16 @@ def answer(outgoing: Outgoing, error: Exception) -> None:
             token.sent(outgoing, outgoing.stage, error, None)
         except Exception:
             _log.exception("the sender of a message failed on its news")
+
+
+def tell_taken(outgoings: Sequence[Outgoing]) -> None:
+    """Tell the senders of many messages that they are taken; neighbours of one sender together."""
+    for token, run in groupby(outgoings, _token):
+        if token is not None:
+            try:
+                token.all_taken(list(run))
+            except Exception:
+                _log.exception("the sender of a message failed on its news")
 
 
 def told_at_close(error: Exception) -> Exception:

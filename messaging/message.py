@@ -175,6 +175,11 @@ class Token:
         """Take the news of one message. With `error`, `stage` is the last proven one (None: not written)."""
         raise TypeError(f"{type(self).__name__} does not say what to do with the news of its message")
 
+    def all_taken(self, outgoings: Sequence[Outgoing]) -> None:
+        """Take the news that these are TAKEN; `sent` for each, unless there is a shorter way for many."""
+        for outgoing in outgoings:
+            self.sent(outgoing, Stage.TAKEN, None, None)
+
 
 class Outgoing(msgspec.Struct, eq=False, weakref=True):
     """A message on its way out. The driver reads it; the sender alone may set `withdrawn`, from any thread.

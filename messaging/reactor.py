@@ -31,7 +31,7 @@ from messaging.backoff import draw
 from messaging.deadline import Clock
 from messaging.drivers.base import Capabilities, Connection, ConnectionEvents, Services, State
 from messaging.errors import Closed, ConnectFailed, Delivered, TransportError
-from messaging.holding import Holding, answer, told_at_close
+from messaging.holding import Holding, answer, tell_taken, told_at_close
 from messaging.message import Delivery, Outcome, Outgoing, SentResult, Source, SourceKind, by_source
 from messaging.offload import Offload
 from messaging.relay import Relay
@@ -454,26 +454,26 @@ class Reactor:
         finally:
             self._in_events = False
 
+    def on_taken(self, outgoings: Sequence[Outgoing]) -> None:
+        """See ConnectionEvents."""
+        self._sleeping = False
+        self._in_events = True
+        tell_taken(outgoings)
+        self._in_events = False
+
     def on_peer_lost(self, taker: str, error: Exception) -> None:
         """See ConnectionEvents."""
-        if self._closing:
-            # Our own close breaks every connection; who waits is told of that.
-            return
-        self._in_events = True
-        try:
-            if self.on_peer is not None:
-                self.on_peer(taker, error)
-        finally:
+        # Our own close breaks every connection; who waits is told of that.
+        if self.on_peer is not None and not self._closing:
+            self._in_events = True
+            self._shield("whoever follows peers failed", self.on_peer, taker, error)
             self._in_events = False
 
     def on_settled(self, deliveries: Sequence[Delivery], error: Exception | None) -> None:
         """See ConnectionEvents."""
-        if not self._settlements:
-            return
-        self._in_events = True
-        try:
+        if self._settlements:
+            self._in_events = True
             self._settlements.told(deliveries, error)
-        finally:
             self._in_events = False
 
     def on_deliveries(self, source: Source, batch: Sequence[Delivery]) -> None:

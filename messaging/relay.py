@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from messaging.drivers.base import Capabilities, ConnectionEvents, State
-from messaging.message import Delivery, SentResult, Source
+from messaging.message import Delivery, Outgoing, SentResult, Source
 
 __all__ = ["Relay"]
 
@@ -32,6 +32,7 @@ class Relay:
         "on_settled",
         "on_state",
         "on_subscribed",
+        "on_taken",
     )
 
     def __init__(self, events: ConnectionEvents) -> None:
@@ -40,6 +41,7 @@ class Relay:
         self.on_state: Callable[[State, Exception | None, float | None, Capabilities | None], None] = events.on_state
         self.on_subscribed: Callable[[Source, str, Exception | None], None] = events.on_subscribed
         self.on_sent: Callable[[Sequence[SentResult]], None] = events.on_sent
+        self.on_taken: Callable[[Sequence[Outgoing]], None] = events.on_taken
         self.on_peer_lost: Callable[[str, Exception], None] = events.on_peer_lost
         self.on_settled: Callable[[Sequence[Delivery], Exception | None], None] = events.on_settled
         self.awaits_settled: Callable[[], bool] = events.awaits_settled

@@ -173,6 +173,9 @@ class ConnectionEvents(Protocol):
     def on_sent(self, results: Sequence[SentResult]) -> None:
         """News of messages. WRITTEN may be followed by one more; TAKEN and errors are final."""
 
+    def on_taken(self, outgoings: Sequence[Outgoing]) -> None:
+        """The same of messages of which nothing is to be told but TAKEN, for drivers that have hundreds at once."""
+
     def on_peer_lost(self, taker: str, error: Exception) -> None:
         """Without a broker: that consumer is gone, and what it had taken and did not answer is in doubt."""
 

@@ -152,19 +152,22 @@ class Burst(Operation, kw_only=True):
     def sent(self, outgoing: Outgoing, stage: Stage | None, error: Exception | None, taker: object) -> None:
         """Take the news of one message."""
         if error is None:
-            session = self.session
-            if stage is _WRITTEN and session.reactor.capabilities.confirms:
-                return
-            under_way = self.under_way
-            if under_way.pop(outgoing, None) is not None:
-                outgoing.token = None
-                session.taken()
-                if len(under_way) <= self.few:
-                    self._tell_few()
+            if stage is not _WRITTEN or not self.session.reactor.capabilities.confirms:
+                self.all_taken((outgoing,))
         else:
             sending = self._by_itself(outgoing)
             if sending is not None:
                 sending.sent(outgoing, stage, error, taker)
+
+    def all_taken(self, outgoings: Sequence[Outgoing]) -> None:
+        """Take the news that these are taken."""
+        take, count = self.under_way.pop, self.session.taken
+        for outgoing in outgoings:
+            if take(outgoing, None) is not None:
+                outgoing.token = None
+                count()
+        if len(self.under_way) <= self.few:
+            self._tell_few()
 
     def _by_itself(self, outgoing: Outgoing) -> Sending | None:
         """Make a message an operation of its own; None when it has ended or is one already."""

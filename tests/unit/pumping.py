@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from messaging.drivers.base import Capabilities, Connection, State
-from messaging.message import Delivery, Outcome, Outgoing, Route, SentResult, Source
+from messaging.message import Delivery, Outcome, Outgoing, Route, SentResult, Source, Stage
 
 
 class Services:
@@ -71,6 +71,9 @@ class Recorder:
     def on_sent(self, results: Sequence[SentResult]) -> None:
         self.sent += results
         self._note("sent")
+
+    def on_taken(self, outgoings: Sequence[Outgoing]) -> None:
+        self.on_sent([SentResult(outgoing, Stage.TAKEN) for outgoing in outgoings])
 
     def on_peer_lost(self, taker: str, error: Exception) -> None:
         self.lost_peers.append(taker)

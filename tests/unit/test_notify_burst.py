@@ -17,7 +17,7 @@ from messaging.errors import (
     MessagingError,
     Rejected,
 )
-from messaging.holding import Holding
+from messaging.holding import Holding, tell_taken
 from messaging.message import MESSAGE_ID, Outgoing, Route, Stage
 from messaging.notify.burst import Burst, Way
 from messaging.notify.event import LEVELS
@@ -271,3 +271,16 @@ def test_sendings_of_a_burst_are_of_its_topic(rig: Rig) -> None:
     assert isinstance(part, Sending)
     assert (part.topic, part.id, part.timeout) == ("t", outgoing.headers[MESSAGE_ID], _TIMEOUT)
     assert rig.burst.parts() == []
+
+
+def test_many_are_taken_at_once(rig: Rig) -> None:
+    """What is told for many at once counts once for each, whatever was told of them before."""
+    messages = rig.start(4)
+    rig.reactor.tell(messages[1])
+    woken: list[int] = []
+    rig.burst.wake = lambda: woken.append(len(rig.burst.under_way))
+    assert not rig.burst.is_down_to(1)
+    tell_taken(messages[:3])
+    assert list(rig.burst.under_way) == [messages[3]]
+    assert woken == [1]
+    assert rig.counts() == {"sent": 4, "taken": 3}

@@ -87,6 +87,10 @@ class Events:
         self._note("on_sent")
         self.sent += results
 
+    def on_taken(self, outgoings: Sequence[Outgoing]) -> None:
+        self._note("on_taken")
+        self.sent += [SentResult(outgoing, Stage.TAKEN) for outgoing in outgoings]
+
     def on_peer_lost(self, taker: str, error: Exception) -> None:
         self._note("on_peer_lost")
         self.lost_peers.append(taker)
