@@ -175,7 +175,8 @@ class Kafka(Server):
         properties = "".join(f"{name}={value}\n" for name, value in self._settings.items())
         (self.folder / "server.properties").write_text(properties, encoding="utf-8")
         (self.folder / "log4j2.properties").write_text(_LOGGING, encoding="utf-8")
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # A zero byte first: one name in 64 would begin with a hyphen, and be taken for an option.
+        cluster = base64.urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
         format_ = ["kafka.tools.StorageTool", "format", "--cluster-id", cluster]
         if self._login is not None:
             user, password = self._login
