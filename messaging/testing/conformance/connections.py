@@ -61,7 +61,8 @@ def pump_does_not_spin(case: Case) -> None:
         hint = bare.pump(left)
         turns += 1
         check(hint >= 0.0, f"pump says that it may be left alone for {hint} s")
-    check(turns <= 100, f"an idle connection was pumped {turns} times in half a second")
+    # A library that cannot be woken waits for 10 ms at a time: 50 turns. What spins takes thousands.
+    check(turns <= 250, f"an idle connection was pumped {turns} times in half a second")
 
 
 @connections.add("wake() makes a waiting pump return, and the next one not wait.")
