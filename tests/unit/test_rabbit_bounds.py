@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pika
@@ -14,21 +12,11 @@ from messaging.drivers.base import Role, State
 from messaging.drivers.rabbit import subscriptions
 from messaging.message import Route, Source, SourceKind, Stage
 from messaging.testing.conformance.bare import Bare
+from tests.unit.rabbit_bare import bare
 
 SCHEMES = ["rabbit", "kombu"]
 MOST_ANSWERS = 16
 MOST_UNCONFIRMED = 1024
-
-
-@contextmanager
-def bare(broker: Any, role: Role, scheme: str) -> Iterator[Bare]:
-    """A connection of the driver, connected."""
-    made = Bare(broker.url_for(scheme), role, {})
-    try:
-        made.connect()
-        yield made
-    finally:
-        made.close()
 
 
 def answer(broker: Any, address: str, bodies: list[bytes]) -> None:

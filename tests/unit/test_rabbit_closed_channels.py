@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -14,21 +13,11 @@ from messaging.drivers.rabbit.properties import Properties
 from messaging.errors import ConnectionLost, Delivered, NoRoute, TooLarge
 from messaging.message import Outgoing, Route, Source, SourceKind, Stage
 from messaging.testing.conformance.bare import Bare, together
+from tests.unit.rabbit_bare import bare
 
 SCHEMES = ["rabbit", "kombu"]
 EACH = 5
 LARGEST = 100_000
-
-
-@contextmanager
-def bare(broker: Any, role: Role, scheme: str) -> Iterator[Bare]:
-    """A connection of the driver, connected."""
-    made = Bare(broker.url_for(scheme), role, {})
-    try:
-        made.connect()
-        yield made
-    finally:
-        made.close()
 
 
 def limit(broker: Any, size: int) -> None:

@@ -17,7 +17,8 @@ from messaging.drivers.rabbit.methods import Bind, DeclareExchange, DeclareQueue
 from messaging.drivers.rabbit.topology import NativeTopology
 from messaging.errors import ConnectionLost, Delivered, NoRoute, Overloaded, Rejected
 from messaging.message import Outcome, Route, Source, SourceKind
-from messaging.testing.conformance.bare import Bare, together
+from messaging.testing.conformance.bare import together
+from tests.unit.rabbit_bare import bare
 
 SCHEMES = ["rabbit", "kombu"]
 
@@ -42,17 +43,6 @@ def by_hand(broker: Any) -> Iterator[Any]:
     finally:
         if connection.is_open:
             connection.close()
-
-
-@contextmanager
-def bare(broker: Any, role: Role, scheme: str = "rabbit", **options: Any) -> Iterator[Bare]:
-    """A connection of the driver, connected."""
-    made = Bare(broker.url_for(scheme), role, options)
-    try:
-        made.connect()
-        yield made
-    finally:
-        made.close()
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
