@@ -19,12 +19,13 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 import messaging
 from messaging import ConnectionLost, DeadlineExceeded, Delivered, MessagingError, Rejected, TooLarge, notify
-from messaging.drivers.kafka import clients, configuration, notifying, reasons
+from messaging.drivers.kafka import clients, notifying, reasons
 from messaging.drivers.kafka.commits import Commits
 from messaging.drivers.kafka.copies import Copier
 from messaging.drivers.kafka.subscription import Subscription
 from messaging.notify import base_notifier
 from messaging.testing.conformance.faces import FACES, Face, SyncFace, open_face
+from tests.brokers.kafka_clients import tune
 from tests.brokers.mock_kafka import COMMIT, COORDINATOR, FETCH, HEARTBEAT, PRODUCE
 from tests.faults.kafka_plants import stays_expelled
 from tests.faults.processes import Stall, Worker, came_true, until
@@ -109,10 +110,8 @@ def brokers() -> Iterator[Cluster]:
 @pytest.fixture
 def cluster(brokers: Cluster, face: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """The cluster, used through a face, well at first and in the end."""
-    consumer = configuration.consumer
     # Unlike a real broker, these answer a fetch that finds nothing at the end of its wait, whatever has come meanwhile.
-    impatient = {"fetch.wait.max.ms": 50}
-    monkeypatch.setattr(configuration, "consumer", lambda *arguments: consumer(*arguments) | impatient)
+    tune(monkeypatch, "consumer", {"fetch.wait.max.ms": 50})
     brokers.face = open_face(face)
     yield brokers
     brokers.face.close()
@@ -161,9 +160,7 @@ PASSING = {
 
 def gives_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A producer that tries nothing again."""
-    sound = configuration.producer
-    spoiled = {"enable.idempotence": False, "message.send.max.retries": 0}
-    monkeypatch.setattr(configuration, "producer", lambda *arguments: sound(*arguments) | spoiled)
+    tune(monkeypatch, "producer", {"enable.idempotence": False, "message.send.max.retries": 0})
 
 
 @proven(gives_up_at_once)

@@ -29,9 +29,9 @@ from messaging import (
     notify,
     rpc,
 )
-from messaging.drivers.kafka import configuration
 from messaging.drivers.kafka.subscription import Subscription
 from messaging.errors import InvalidUrl
+from tests.brokers.kafka_clients import tune
 from tests.brokers.ports import free_port
 from tests.faults.processes import came_true, until
 
@@ -155,9 +155,7 @@ def test_a_topic_that_is_deleted(
     """Its listener makes it anew as soon as it looks, and misses nothing that comes then."""
     if plant is not None:
         plant(monkeypatch)
-    consumer = configuration.consumer
-    curious = {"topic.metadata.refresh.interval.ms": 300}
-    monkeypatch.setattr(configuration, "consumer", lambda *arguments: consumer(*arguments) | curious)
+    tune(monkeypatch, "consumer", {"topic.metadata.refresh.interval.ms": 300})
     name = f"messaging.{topic}"
     admin = AdminClient({"bootstrap.servers": kafka_broker.url.split("/")[2]})
 
@@ -237,12 +235,7 @@ def test_a_long_handler_keeps_its_partitions(
     """A handler that takes more than twice max.poll.interval, with the window full, is not thrown out of its group."""
     if plant is not None:
         plant(monkeypatch)
-    consumer = configuration.consumer
-
-    def impatient(*arguments: Any) -> dict[str, Any]:
-        return consumer(*arguments) | {"max.poll.interval.ms": 2000}
-
-    monkeypatch.setattr(configuration, "consumer", impatient)
+    tune(monkeypatch, "consumer", {"max.poll.interval.ms": 2000})
     gate = threading.Event()
     with messaging.open_transport(kafka_broker.url, session_timeout=2.0) as transport:
         with notify.BatchListener(

@@ -13,8 +13,8 @@ import pytest
 
 import messaging
 from messaging import notify
-from messaging.drivers.kafka import configuration
 from messaging.drivers.kafka.commits import Commits
+from tests.brokers.kafka_clients import tune
 from tests.faults.processes import until
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -37,9 +37,7 @@ class Audit:
 
 def stops_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """A group in which everybody gives up everything when somebody joins."""
-    consumer = configuration.consumer
-    eager = {"partition.assignment.strategy": "range"}
-    monkeypatch.setattr(configuration, "consumer", lambda *arguments: consumer(*arguments) | eager)
+    tune(monkeypatch, "consumer", {"partition.assignment.strategy": "range"})
 
 
 def gives_up_without_a_commit(monkeypatch: pytest.MonkeyPatch) -> None:
