@@ -24,13 +24,13 @@ from messaging.notify.burst import Burst
 from messaging.notify.event import Event
 from messaging.notify.verbs import Verbs
 
-__all__ = ["Pipeline", "begin", "submit"]
+__all__ = ["Pipeline", "submit"]
 
 _LATE = 0.05
 """Seconds by which whoever ends what is overdue may be late."""
 
 
-def begin(notifier: BaseNotifier, event: Event[Any], key: str | None, wake: Callable[[], object]) -> Sent:
+def _begin(notifier: BaseNotifier, event: Event[Any], key: str | None, wake: Callable[[], object]) -> Sent:
     """Send one notification whose deadline the owner watches."""
     if not notifier._around:
         return notifier._start(event, key, wake)
@@ -51,7 +51,7 @@ def submit(
     """Start to send and return a Future of the outcome."""
     event = notifier._event(level, ctxt, event_type, payload, headers)
     future = _SentFuture(notifier)
-    future.sent = begin(notifier, event, key, future.arrived)
+    future.sent = _begin(notifier, event, key, future.arrived)
     future.arrived()
     return future
 
@@ -133,7 +133,7 @@ class Pipeline(BasePipeline, Verbs[None]):
             raise self._full()
         try:
             event = notifier._event(level, ctxt, event_type, payload, headers)
-            self._sent.add(self._count, begin(notifier, event, key, self._under_way.ended))
+            self._sent.add(self._count, _begin(notifier, event, key, self._under_way.ended))
         except BaseException:
             self._under_way.ended()
             raise
