@@ -15,6 +15,7 @@ from typing import Any
 
 from messaging.drivers import memory
 from messaging.drivers.base import ConnectionEvents, Role, Services, State
+from messaging.drivers.wakeup import WakeUp
 from messaging.errors import ConnectionLost, Delivered, NoRoute
 from messaging.message import Delivery, Outcome, Outgoing, RouteKind, SentResult, Source, SourceKind, Stage
 
@@ -236,6 +237,26 @@ class IgnoresWake(Connection):
         pass
 
 
+class TellsOfWakeUpsAlone(Connection):
+    """The descriptor is not readable for messages."""
+
+    def __init__(self, real: Any, events: Any) -> None:
+        super().__init__(real, events)
+        self.own = WakeUp()
+
+    def fileno(self) -> int:
+        return self.own.descriptor
+
+    def wake(self) -> None:
+        self.own.ring()
+        self.real.wake()
+
+    def pump(self, timeout: float) -> float:
+        hint: float = self.real.pump(timeout)
+        self.own.silence()
+        return hint
+
+
 class NeverUnsubscribes(Events):
     """unsubscribe is not answered."""
 
@@ -330,6 +351,7 @@ BUGS: dict[type[Connection] | type[Events], tuple[str, ...]] = {
     SettlesStale: ("stale_after_a_cut", "settled_twice"),
     OverstaysItsTimeout: ("pump_keeps_its_timeout",),
     IgnoresWake: ("wake_ends_the_wait", "descriptor_is_readable"),
+    TellsOfWakeUpsAlone: ("descriptor_is_readable",),
     NeverUnsubscribes: ("unsubscribe_is_answered",),
     NeverCloses: ("close_from_every_state",),
     DoesNotSubscribeAgain: ("reconnects_by_itself",),
