@@ -112,6 +112,10 @@ class Worker:
     def ask(self, do: str, within: float = _PATIENCE, **arguments: Any) -> Any:
         """Give a command and return its answer."""
         self.send(do, **arguments)
+        return self.answer(do, within)
+
+    def answer(self, do: str, within: float = _PATIENCE) -> Any:
+        """Return the answer to a command that was given before."""
         told = self.expect(f"did {do}", within)
         assert "error" not in told, f"{do}: {told['error']}{self.errors()}"
         return told["value"]
