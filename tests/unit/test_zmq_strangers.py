@@ -12,6 +12,7 @@ import pytest
 import zmq
 
 from messaging.drivers.zmq.frames import Bye, Hello, Welcome, decode, encode
+from messaging.errors import ConnectionLost, ServerLost
 from messaging.message import Source
 from tests.unit.zmq_peers import ANY, Member, any_source, members, pump_for, pump_until
 
@@ -179,6 +180,25 @@ def test_a_client_that_dies_leaves_nothing_behind(pair: tuple[Member, Member]) -
 
     pump_until(forgotten, server)
     assert caller.address not in server.connection._runtime.links
+
+
+def test_a_caller_that_is_given_up_gets_no_settlements(pair: tuple[Member, Member]) -> None:
+    """Its owner is told that they are not written, and so they are not, though the caller is still connected."""
+    server, client = pair
+    server.on_delivery = None
+    outgoing = client.send(ANY)
+    pump_until(lambda: server.deliveries, client, server)
+    [delivery] = server.take_deliveries()
+    server.accept(delivery)
+    callers = server.connection._callers
+    [caller] = callers._callers.values()
+    callers._drop(caller, "it reads no settlements")
+    pump_until(lambda: server.settled, server)
+    assert [(settled, type(error)) for settled, error in server.settled] == [([delivery], ConnectionLost)]
+    # The first that the client hears of it is that it is a stranger now.
+    client.send(ANY)
+    pump_until(lambda: client.lost_peers, client, server)
+    assert [type(result.error) for result in client.of(outgoing)] == [ServerLost]
 
 
 def mutations(number: int, seed: int) -> Iterator[bytes]:

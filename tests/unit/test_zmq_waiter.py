@@ -6,13 +6,15 @@ import os
 import select
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import zmq
 
 from messaging.drivers.wakeup import WakeUp
+from messaging.drivers.zmq.callers import Caller
+from messaging.drivers.zmq.frames import PROBE, Hello
 from messaging.drivers.zmq.waiter import Waiter
 from messaging.message import Source
 from tests.unit.zmq_peers import ANY, Member, any_source, members, pump_until
@@ -163,3 +165,121 @@ def test_a_connection_works_each_way(way: str, tmp_path: Path) -> None:
         for number in range(100):
             client.call(ANY, id=str(number))
         pump_until(lambda: len(client.deliveries) == 100, client, server)
+
+
+# The sign that is given once, and who eats it
+
+
+def use(member: Member) -> None:
+    """Use a server's socket so that nothing is written: a frame for somebody who is not there."""
+    member.connection._callers._send(b"nobody", PROBE)
+
+
+def write_to_the_gone(member: Member) -> None:
+    """Write to a caller whose connection has ended, as an answer or a probe does."""
+    router = member.connection._callers._router
+    assert router is not None
+    runtime = member.connection._runtime
+    gone = Caller(runtime, router, b"nobody", Hello("messaging", 1, 1, "gone", "", 0), runtime.now)
+    with pytest.raises(zmq.ZMQError):
+        gone.send_frames(PROBE, [])
+
+
+def ask_for_room(member: Member) -> None:
+    """Ask whether the socket to a peer takes messages again."""
+    [peer] = member.connection._peers.open
+    assert peer.writable()
+
+
+def readable(descriptor: int | None, seconds: float) -> bool:
+    assert descriptor is not None
+    return bool(select.select([descriptor], [], [], seconds)[0])
+
+
+def eat_the_sign(member: Member, by: Callable[[Member], None]) -> None:
+    """Wait until something has come for a member, and use its socket until the descriptor says so no more: before a
+    send ZeroMQ looks for signs once in a while, not each time.
+    """
+    descriptor = member.connection.fileno()
+    assert readable(descriptor, 5.0)
+    deadline = time.monotonic() + 5.0
+    while readable(descriptor, 0.0):
+        assert time.monotonic() < deadline
+        by(member)
+
+
+def pump_as_told(member: Member, until: Callable[[], object], timeout: float = 0.0) -> None:
+    """Pump only when the descriptor is readable, or the pump has just said that more is ready."""
+    descriptor = member.connection.fileno()
+    rest = 0.0
+    while not until():
+        assert rest <= 0.0 or readable(descriptor, 1.0), "what has come is not told"
+        rest = member.connection.pump(timeout)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Member, Member]]:
+    """A server and a client that have greeted each other; the server's descriptor, then the client's, is watched."""
+    url = f"zmq+local://{tmp_path}/peers"
+    server, client = Member(url), Member(url)
+    with members(client, server):
+        server.on_delivery = server.echo
+        server.subscribe(any_source())
+        client.subscribe(Source.reply())
+        client.call(ANY, id="first")
+        pump_until(lambda: client.deliveries, client, server)
+        for member in (server, client):
+            descriptor = member.connection.fileno()
+            pump_until(lambda descriptor=descriptor: not readable(descriptor, 0.0), member)  # type: ignore[misc]
+            member.take_deliveries()
+        yield server, client
+
+
+@pytest.mark.parametrize("by", [use, write_to_the_gone])
+def test_a_send_that_fails_hides_no_message(pair: tuple[Member, Member], by: Callable[[Member], None]) -> None:
+    """A server that writes to somebody who is gone still finds what another caller has sent meanwhile."""
+    server, client = pair
+    client.call(ANY)
+    client.connection.pump(0.0)
+    eat_the_sign(server, by)
+    pump_as_told(server, lambda: server.deliveries)
+
+
+def test_asking_for_room_hides_no_message(pair: tuple[Member, Member]) -> None:
+    """A client whose peer takes no more for now still finds the answers that the peer has sent."""
+    server, client = pair
+    client.call(ANY)
+    client.connection.pump(0.0)
+    pump_until(lambda: server.deliveries, server)
+    eat_the_sign(client, ask_for_room)
+    pump_as_told(client, lambda: client.deliveries)
+
+
+@pytest.mark.parametrize("timeout", [0.0, 0.001])
+def test_what_comes_during_a_pump_is_told(pair: tuple[Member, Member], timeout: float) -> None:
+    """A pump that has read one message says when another one is there, whether it was to wait or not."""
+    server, client = pair
+
+    def come(_delivery: object) -> None:
+        server.on_delivery = None
+        client.call(ANY, id="second")
+        client.connection.pump(0.0)
+        router = server.connection._callers._router
+        assert router is not None
+        assert router.poll(5000)
+
+    server.on_delivery = come
+    client.call(ANY, id="first")
+    client.connection.pump(0.0)
+    pump_as_told(server, lambda: len(server.deliveries) == 2, timeout)
+
+
+def test_a_descriptor_tells_of_what_came_before_it_was_asked_for(tmp_path: Path) -> None:
+    """The sign may have been eaten while nobody watched: the descriptor is readable at first then."""
+    url = f"zmq+local://{tmp_path}/peers"
+    server, client = Member(url), Member(url)
+    with members(client, server):
+        server.subscribe(any_source())
+        client.call(ANY)
+        pump_until(lambda: server.deliveries, client, server)
+        assert readable(server.connection.fileno(), 0.0)

@@ -64,6 +64,8 @@ class Caller(Link):
     def send_frames(self, frame: bytes, bodies: list[bytes]) -> bool:
         """See Link."""
         router = self.router
+        # First: a send that fails eats the sign of what has come as well.
+        self.waiter.touch(router)
         try:
             send(router, self.routing, SNDMORE)
         except zmq.Again:
@@ -71,7 +73,6 @@ class Caller(Link):
         send(router, frame, SNDMORE if bodies else NOBLOCK)
         for position, body in enumerate(bodies, 1):
             send(router, body, SNDMORE if position < len(bodies) else NOBLOCK, False)
-        self.waiter.touch(router)
         return True
 
 
@@ -187,12 +188,12 @@ class Callers:
         """Send something that needs no settlement, if that can be done now."""
         if self._router is None:
             return False
+        self._runtime.waiter.touch(self._router)
         try:
             self._router.send(routing, SNDMORE)
             self._router.send(frame, NOBLOCK)
         except zmq.ZMQError:
             return False
-        self._runtime.waiter.touch(self._router)
         return True
 
     def announce(self) -> None:

@@ -85,7 +85,6 @@ class ZmqConnection:
             raise Forked("a connection was inherited by a forked child; open a transport there")
         runtime = self._runtime
         news = self._news
-        waiting = timeout > 0.0
         runtime.turn += 1
         runtime.now = now = self._clock()
         if now >= runtime.due:
@@ -113,7 +112,7 @@ class ZmqConnection:
             if news.pending:
                 news.tell(self._events)
         # Whoever waits elsewhere, on the descriptor, has to know what the descriptor does not show.
-        if runtime.dirty or news.pending or (not waiting and self._waiter.look()):
+        if runtime.dirty or news.pending or self._waiter.look():
             return 0.0
         return runtime.due - runtime.now if runtime.due > runtime.now else 0.0
 
@@ -316,7 +315,8 @@ class ZmqConnection:
         """See CallersEvents."""
         if caller.settling:
             self._news.broken(caller.settling, error)
-            caller.settling = []
+        # It may still be among the links to flush.
+        caller.accepted, caller.refused, caller.settling = [], [], []
         self._news.lost(self._sender.link_down(caller, error, None))
         self._inbox.drop(caller)
 

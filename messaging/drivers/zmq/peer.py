@@ -240,18 +240,22 @@ class Peer(Link):
         socket = self._socket
         if socket is None:
             return False
+        # First: a send that fails eats the sign of what has come as well.
+        self._runtime.waiter.touch(socket)
         try:
             send(socket, frame, SNDMORE if bodies else NOBLOCK)
         except zmq.Again:
             return False
         for position, body in enumerate(bodies, 1):
             send(socket, body, SNDMORE if position < len(bodies) else NOBLOCK, False)
-        self._runtime.waiter.touch(socket)
         return True
 
     def writable(self) -> bool:
         """Whether a FULL socket takes messages again."""
-        return self._socket is not None and bool(self._socket.poll(0, zmq.POLLOUT))
+        if self._socket is None:
+            return False
+        self._runtime.waiter.touch(self._socket)
+        return bool(self._socket.poll(0, zmq.POLLOUT))
 
     def _watch(self) -> None:
         """Read the monitor."""

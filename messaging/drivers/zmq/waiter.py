@@ -1,9 +1,9 @@
 """Waiting for ZeroMQ sockets and for a wake-up with one descriptor, which an event loop can watch as well.
 
-A ZeroMQ socket's descriptor does not say "there is a message" but "look again", once: every send and every receive
-may eat that sign. So whoever has used a socket must ask it again before waiting on the descriptor. `touch` remembers
-who has to be asked; `zmq_poll` asks several for the price of one (1.2 us; the socket's own EVENTS option costs 1.4 us
-each, a receive that finds nothing 3.4 us).
+A ZeroMQ socket's descriptor does not say "there is a message" but "look again", once: every send, one that fails as
+well, every receive and every poll may eat that sign. So whoever has used a socket must ask it again before waiting on
+the descriptor. `touch` remembers who has to be asked; `zmq_poll` asks several for the price of one (1.2 us; the
+socket's own EVENTS option costs 1.4 us each, a receive that finds nothing 3.4 us).
 
 The wake-up is an eventfd in edge-triggered mode: each write is reported once, so nobody has to read it.
 
@@ -62,8 +62,12 @@ class Waiter:
         """The descriptor that is readable when `wait` would not block, if nothing is touched; None: there is none."""
         if self._epoll is None:
             return None
-        self._watched = True
-        self._few = None
+        if not self._watched:
+            self._watched = True
+            self._few = None
+            if self._touched:
+                # Nobody has asked them yet, and they may have given their sign before.
+                self.wake()
         return self._epoll.fileno()
 
     def add(self, socket: Socket[bytes], handler: Handler) -> None:
