@@ -207,7 +207,9 @@ class Connection(Protocol):
         """
 
     def fileno(self) -> int | None:
-        """One descriptor, the same until CLOSED, readable when pump has work; None: only pump can wait."""
+        """One descriptor, the same until CLOSED, readable when pump has work, except for what the last pump has told by
+        returning 0; None: only pump can wait.
+        """
 
     def publish(self, outgoing: Outgoing) -> None:
         """Buffer a message; legal while READY or BLOCKED; answered by on_sent. Never blocks, never raises for what the
