@@ -8,6 +8,7 @@ count can only be read from its repr.
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable
 
 __all__ = ["OUTCOMES", "Counters", "Tally"]
@@ -27,6 +28,10 @@ class Tally:
     def __init__(self) -> None:
         self._count = itertools.count()
         self.add: Callable[[], int] = self._count.__next__
+
+    def add_many(self, number: int) -> None:
+        """Add more than one."""
+        deque(itertools.islice(self._count, number), maxlen=0)
 
     def __int__(self) -> int:
         return int(repr(self._count)[6:-1])

@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from random import random
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -29,6 +28,7 @@ from messaging.notify.burial import DeadLetterSink, burial_for
 from messaging.notify.dispatcher import Dispatcher
 from messaging.notify.endings import COUNTS, Endings, Tables
 from messaging.notify.handling import Handling, ListenerAround
+from messaging.notify.plain import PlainWork
 from messaging.notify.redelivery import Redelivery
 from messaging.notify.work import InHand, Lanes, Work
 from messaging.target import Target, check_name
@@ -116,8 +116,7 @@ class BaseListener(ServiceCore):
         self._done = RecentIds(transport.wire.remembers) if transport.wire.remembers else None
         """Set where senders repeat messages: repetitions of what was handled are passed over."""
         self._endings: Endings
-        self._ready: deque[InHand] = deque()
-        """May begin, where a notification by itself goes through its handlers in one step."""
+        self._plain: PlainWork
         self._works: dict[Work, bool] = {}
         """Going through their handlers step by step."""
 
@@ -156,6 +155,16 @@ class BaseListener(ServiceCore):
             self._remember if self._done is not None else None,
         )
         self._peer_settles = self._tables.measured = reactor.capabilities.acceptance == "peer"
+        self._plain = PlainWork(
+            self._handling,
+            self._endings,
+            self._tables,
+            reactor.accept,
+            self._dispatcher.levels,
+            operations.counters.tally("listener.received"),
+            self._count,
+            directly=self._handling.plain and not self._peer_settles and self._done is None,
+        )
         least = _LOG_WINDOW if reactor.capabilities.settle == "cumulative" else 0
         window = (
             self._inbox
@@ -199,7 +208,7 @@ class BaseListener(ServiceCore):
         """See ServiceCore; and `in_hand`, how many notifications are, and `held`, how many of them wait for another
         attempt.
         """
-        return {**super().health(), "in_hand": len(self._tables.in_hand), "held": len(self._tables.held)}
+        return {**super().health(), "in_hand": self._tables.count(), "held": len(self._tables.held)}
 
     # Receiving; on the owner
 
@@ -231,13 +240,20 @@ class BaseListener(ServiceCore):
         return self._done is not None and self.transport.wire.unique_id(delivery.body) in self._done
 
     def _receive(self, batch: Sequence[Delivery]) -> None:
+        draining = self._drains()
+        others = batch if draining else self._plain.take(batch)
+        if len(others) < len(batch):
+            self._call_workers(len(batch) - len(others))
+        if others:
+            self._receive_each(others, draining)
+
+    def _receive_each(self, batch: Sequence[Delivery], draining: bool) -> None:
         taken: list[InHand] = []
         passed: list[Delivery] = []
         refused: list[Delivery] = []
         levels = self._dispatcher.levels
         pool = self._pool
         received = self._count["received"]
-        draining = self._drains()
         room = self._room() if self._peer_settles else len(batch)
         for delivery in batch:
             received()
@@ -308,32 +324,18 @@ class BaseListener(ServiceCore):
         if not self._handling.plain:
             self._begin_works([Work([item]) for item in items])
         elif items:
-            self._ready.extend(items)
-            try:
-                # Each job takes what is ready until nothing is. So one for each would do too, at a price; but as many
-                # as there are threads have to come, because a handler may keep one for long.
-                self._executor.submit([self._work_ready] * min(len(items), self._executor.slots))
-            except Closed:
-                # The pool is draining, and this is what its last work has let go.
-                self._work_ready()
+            self._tables.ready.extend(items)
+            self._call_workers(len(items))
 
-    def _work_ready(self) -> None:
-        """Take what is ready, and what waited for it in the lane of its key, until nothing is."""
-        ready = self._ready
-        if not ready:
-            # Others have taken it all: with quick handlers that is so for nearly every job.
-            return
-        todo: list[InHand] = []
-        runnable, run, finish = self._endings.runnable, self._handling.run_plain, self._endings.finish
-        with self._handling.many():
-            while True:
-                try:
-                    item = todo.pop() if todo else ready.popleft()
-                except IndexError:
-                    return
-                if runnable(item, todo):
-                    run(item)
-                    finish(item, todo)
+    def _call_workers(self, ready: int) -> None:
+        """Have as many more handled."""
+        try:
+            # Each job takes what is ready until nothing is. So one for each would do too, at a price; but as many as
+            # there are threads have to come, because a handler may keep one for long.
+            self._executor.submit([self._plain.run] * min(ready, self._executor.slots))
+        except Closed:
+            # The pool is draining, and this is what its last work has let go.
+            self._plain.run()
 
     def _begin_works(self, works: Sequence[Work]) -> None:
         """Let works begin, where they belong."""

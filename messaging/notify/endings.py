@@ -41,13 +41,16 @@ STOPPED = "the listener stopped before another attempt"
 class Tables:
     """What a listener has in hand, and where in its life each is."""
 
-    __slots__ = ("_bytes", "_freed", "held", "in_hand", "measured", "waiting")
+    __slots__ = ("_bytes", "_freed", "held", "in_hand", "measured", "ready", "waiting")
 
     def __init__(self) -> None:
         self.measured = True
         """Whether the size of all bodies is kept: that is 0.09 of the 0.21 us that the tables cost for each."""
+        self.ready: deque[InHand | Delivery] = deque()
+        """May begin, where plain work does it. A Delivery waits as it came, and is in no other table before it begins.
+        """
         self.in_hand: dict[InHand, bool] = {}
-        """Everything that was received and has not ended."""
+        """Everything else that was received and has not ended."""
         self.waiting: dict[InHand, bool] = {}
         """Not started: a worker takes it out, or the drain."""
         self.held: dict[InHand, bool] = {}
@@ -69,6 +72,23 @@ class Tables:
             # Sizes go by way of a queue, because `-=` from several threads would lose some.
             self._freed.append(len(item.delivery.body))
         return self.in_hand.pop(item, False)
+
+    def count(self) -> int:
+        """How many were received and have not ended."""
+        return len(self.in_hand) + sum(type(each) is Delivery for each in list(self.ready))
+
+    def enter_ready(self) -> None:
+        """Enter what waits as it came, so that it can be handed back like everything else; owner only."""
+        found: list[InHand] = []
+        while self.ready:
+            try:
+                item = self.ready.popleft()
+            except IndexError:
+                # A worker was faster.
+                break
+            if type(item) is Delivery:
+                found.append(InHand(item, item.attempt, None))
+        self.add(found)
 
     def bytes(self) -> int:
         """The size of all bodies in hand; owner only."""
@@ -155,6 +175,7 @@ class Endings:
         tables = self._tables
         held = [item for item in list(tables.held) if tables.held.pop(item, False)]
         if not self._peer_settles:
+            tables.enter_ready()
             for item in held + [item for item in list(tables.waiting) if tables.waiting.pop(item, False)]:
                 self._requeue(item, 0.0, None)
             return

@@ -43,7 +43,7 @@ def level_names(level: str | Iterable[str] | None) -> frozenset[str]:
     return frozenset(level_name(each) for each in level)
 
 
-class Event(msgspec.Struct, Generic[T], eq=False, kw_only=True):
+class Event(msgspec.Struct, Generic[T], eq=False):
     """A notification. Annotate a handler's argument with `Event[T]`, and its payload is converted to `T` by msgspec."""
 
     event_type: str

@@ -22,11 +22,11 @@ def _reject(event: notify.Event[Any]) -> None:
     raise notify.Reject(f"no {event.payload}")
 
 
-def _bury(transport: Transport, payloads: list[int], pool: str = "p") -> None:
+def _bury(transport: Transport, payloads: list[int], pool: str = "p", key: str | None = "k") -> None:
     buried = count(transport, "listener.dead_lettered")
     with notify.Listener(transport, TARGETS, [Everything(_reject)], pool=pool):
         for payload in payloads:
-            notify.Notifier(transport, "me").info({"a": 1}, "x", payload, key="k", headers={"h": 1})
+            notify.Notifier(transport, "me").info({"a": 1}, "x", payload, key=key, headers={"h": 1})
         until(lambda: count(transport, "listener.dead_lettered") == buried + len(payloads))
 
 
@@ -49,11 +49,12 @@ def test_letters_stay_until_they_are_dealt_with(stored: Transport) -> None:
         assert letters.count(QUIET) == 0
 
 
-def test_a_replay_reaches_its_own_pool_alone(stored: Transport) -> None:
+@pytest.mark.parametrize("key", [None, "k"])
+def test_a_replay_reaches_its_own_pool_alone(stored: Transport, key: str | None) -> None:
     """What is sent again comes to the pool that refused it, as it was; other pools have had theirs."""
     other = Everything()
     with notify.Listener(stored, TARGETS, [other], pool="other"):
-        _bury(stored, [1, 2])
+        _bury(stored, [1, 2], key=key)
         assert len(other.seen.wait(2)) == 2
         again = Everything()
         with notify.Listener(stored, TARGETS, [again], pool="p"):

@@ -31,6 +31,15 @@ def test_no_count_is_lost_between_threads() -> None:
     assert int(tally) == 160_000
 
 
+def test_many_are_added_at_once() -> None:
+    """They count like as many single ones, none included."""
+    tally = Tally()
+    tally.add_many(250)
+    tally.add_many(0)
+    tally.add()
+    assert int(tally) == 251
+
+
 def test_reading_a_tally_does_not_count() -> None:
     """It begins at 0 and can be read as often as one likes."""
     tally = Tally()

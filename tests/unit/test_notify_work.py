@@ -109,3 +109,16 @@ def test_the_size_in_hand_is_kept() -> None:
     assert tables.bytes() == 60
     assert tables.remove(items[1])
     assert tables.bytes() == 40
+
+
+def test_what_waits_as_it_came_is_in_hand_once() -> None:
+    """Deliveries that are ready count beside the table, and are entered in it once, whatever a worker has taken."""
+    tables = Tables()
+    begun, waiting = _item(), _item()
+    tables.add([begun])
+    tables.ready.extend([begun, waiting.delivery])
+    assert tables.count() == 2
+    tables.enter_ready()
+    assert tables.count() == 2
+    assert not tables.ready
+    assert [item.delivery for item in tables.waiting] == [begun.delivery, waiting.delivery]
