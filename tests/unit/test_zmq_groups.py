@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from messaging.drivers.zmq.link import Item, Link
 from messaging.errors import Delivered, MessagingError, NoRoute, Overloaded, Rejected
 from messaging.message import Outcome, Route, Stage
 from tests.unit.zmq_peers import EXCHANGE, Member, Process, all_source, members, pool_source, pump_for, pump_until
@@ -167,3 +168,38 @@ def test_a_pool_that_does_not_answer_is_named_before_the_deadline(url: str) -> N
         mute.accept(mute.deliveries[0])
         pump_for(0.05, client, good, mute)
         assert len(client.of(sent)) == 1
+
+
+def test_what_was_told_as_not_delivered_is_not_delivered_later(url: str) -> None:
+    """A pool whose consumer was not reached in time gets nothing of the notification when it is reached a moment
+    later.
+    """
+    late, client = accepting(url, pool_source("late")), Member(url)
+    with members(client, late):
+        sent = client.send(POOLS, b"early", timeout=10.0)
+        [(_until, _serial, group)] = client.connection._sender._groups
+        group.close()
+        error = client.outcome(sent).error
+        assert isinstance(error, MessagingError)
+        assert error.delivered is Delivered.NO
+        assert client.outcome(client.send(POOLS, b"in time"), late).error is None
+        assert late.bodies == [b"in time"]
+
+
+def test_a_refusal_of_one_pool_leaves_the_stage_that_another_has_proven(url: str) -> None:
+    """While one pool has a notification and another has refused it, nobody may take it for one that nobody has."""
+    good, full, client = accepting(url, pool_source("good")), accepting(url, pool_source("full"), window=0), Member(url)
+    with members(client, good, full):
+        sent = client.send(POOLS)
+        pump_until(lambda: good.deliveries, client, good)
+        refusals = client.connection._sender._refusals
+        note = refusals.note
+        stages = []
+
+        def noted(item: Item, link: Link, why: int) -> None:
+            stages.append(sent.stage)
+            note(item, link, why)
+
+        refusals.note = noted  # type: ignore[method-assign]
+        pump_until(lambda: stages, client, good, full)
+        assert stages[0] is Stage.WRITTEN

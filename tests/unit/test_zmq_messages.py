@@ -323,6 +323,23 @@ def test_a_body_made_at_the_write_knows_address_and_budget(pair: tuple[Member, M
     assert 0.0 < remaining <= 5.0
 
 
+def test_a_message_counts_as_written_from_before_its_sender_could_withdraw_it(pair: tuple[Member, Member]) -> None:
+    """Its sender, on another thread, withdraws it first and looks at its stage then; so whatever is told as not written
+    is not written.
+    """
+    server, client = pair
+    stages = []
+
+    def encode(_address: str, _left: float | None) -> bytes:
+        stages.append(outgoing.stage)
+        return b"body"
+
+    outgoing = client.send(ANY, encode=encode)
+    assert outgoing.stage is None
+    client.outcome(outgoing, server)
+    assert stages == [Stage.WRITTEN]
+
+
 def test_what_cannot_be_encoded_harms_only_its_own_message(pair: tuple[Member, Member]) -> None:
     """A body that cannot be made, and headers that cannot be written, are EncodeError and NO; their neighbours pass."""
     server, client = pair

@@ -15,13 +15,15 @@ __all__ = ["CopyGroup", "Fanout", "Pools"]
 class CopyGroup(Group):
     """Counts the copies that are still out."""
 
-    __slots__ = ("_news", "_out", "outgoing")
+    __slots__ = ("_given", "_news", "_out", "outgoing")
 
     def __init__(self, outgoing: Outgoing, news: News, names: Iterable[str], until: float) -> None:
         self.outgoing = outgoing
         self._news = news
         self.until = until
         self._out = {name: Copy(outgoing, self, name) for name in names}
+        self._given = False
+        """Whether somebody has, or may have, a copy that is not out any more."""
 
     @property
     def copies(self) -> list[Copy]:
@@ -38,14 +40,20 @@ class CopyGroup(Group):
         if copy.name not in self._out:
             return
         del self._out[copy.name]
+        self._given = self._given or copy.written
         self._note(copy, error)
         if not self._out:
             self._tell()
+
+    def given(self) -> bool:
+        """See Group."""
+        return self._given or any(copy.written for copy in self._out.values())
 
     def close(self) -> None:
         """The deadline is near: tell what is known. A copy that nobody has been given is not delivered."""
         if self._out:
             for copy in self.copies:
+                copy.ended = True
                 if not copy.written:
                     del self._out[copy.name]
                     self._note(copy, _not_given())

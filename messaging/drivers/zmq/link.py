@@ -22,7 +22,7 @@ from messaging.message import CORRELATION_ID, MESSAGE_ID, Delivery, Outgoing, St
 
 _WRITTEN = Stage.WRITTEN
 
-__all__ = ["ENVELOPE", "Copy", "Group", "Item", "Link", "outgoing_of"]
+__all__ = ["ENVELOPE", "Copy", "Group", "Item", "Link", "is_withdrawn", "outgoing_of", "unmark"]
 
 _BATCH_BYTES = 256 * 1024
 """How many bytes of small bodies share one ZeroMQ message: more would only make the other end wait for the first of
@@ -40,7 +40,7 @@ _BACKLOG = 10_000
 class Copy:
     """One of several copies of a message: for one server of a fanout, or for one pool of a notification."""
 
-    __slots__ = ("group", "name", "outgoing", "written")
+    __slots__ = ("ended", "group", "name", "outgoing", "written")
 
     def __init__(self, outgoing: Outgoing, group: Group, name: str) -> None:
         self.outgoing = outgoing
@@ -48,6 +48,8 @@ class Copy:
         self.name = name
         self.written = False
         """Whether somebody may have it."""
+        self.ended = False
+        """Whether its group has been told without it: then nobody may get it any more."""
 
 
 class Group:
@@ -62,6 +64,10 @@ class Group:
         """Note that one copy was taken (None), or has failed for good."""
         raise TypeError("a group says what the end of a copy means")
 
+    def given(self) -> bool:
+        """Whether somebody has, or may have, one of the copies."""
+        raise TypeError("a group says what has become of its copies")
+
 
 Item = Outgoing | Copy
 """What waits for settlement."""
@@ -70,6 +76,21 @@ Item = Outgoing | Copy
 def outgoing_of(item: Item) -> Outgoing:
     """The message behind an item."""
     return item.outgoing if isinstance(item, Copy) else item
+
+
+def is_withdrawn(item: Item) -> bool:
+    """Whether nobody wants it to be sent any more."""
+    return item.ended or item.outgoing.withdrawn if isinstance(item, Copy) else item.withdrawn
+
+
+def unmark(item: Item) -> None:
+    """Nobody has it any more; of a message with copies somebody may have another one."""
+    if isinstance(item, Copy):
+        item.written = False
+        if not item.group.given():
+            item.outgoing.stage = None
+    else:
+        item.stage = None
 
 
 class Link:
@@ -214,8 +235,11 @@ class Link:
         for outgoing, subscription, item in self.queue[:most]:
             position += 1
             deadline = outgoing.deadline
-            if outgoing.withdrawn or (deadline <= now and deadline):
-                if not outgoing.withdrawn:
+            # The stage first, then the look at `withdrawn`: its sender does it the other way round.
+            outgoing.stage = _WRITTEN
+            if outgoing.withdrawn or (deadline <= now and deadline) or (item is not outgoing and is_withdrawn(item)):
+                unmark(item)
+                if not is_withdrawn(item):
                     failed.append((item, _expired()))
                 continue
             reply_to = outgoing.reply_to
@@ -225,11 +249,13 @@ class Link:
                 try:
                     body = outgoing.encode(address if reply_to else "", remaining)
                 except Exception as error:  # whatever the wire format's own code raises
+                    unmark(item)
                     failed.append((item, _not_encoded("body", error)))
                     continue
             length = len(body)
             if length > inline:
                 if limit and length > limit:
+                    unmark(item)
                     failed.append((item, _too_large(length, limit)))
                     continue
                 bodies.append(body)
@@ -251,7 +277,6 @@ class Link:
                 messages.append((sequence, subscription, flags, remaining, headers, body))
             else:
                 messages.append((0, subscription, flags, remaining, headers, body))
-            outgoing.stage = _WRITTEN
             if item is not outgoing:
                 item.written = True  # type: ignore[union-attr]
             if size >= _BATCH_BYTES:
@@ -270,11 +295,10 @@ class Link:
         del self.queue[:position]
         kept = []
         for outgoing, subscription, item in tried:
-            # What was passed over (expired, withdrawn, too large) has not been marked.
-            if outgoing.stage is _WRITTEN and not outgoing.withdrawn:
-                outgoing.stage = None
-                if isinstance(item, Copy):
-                    item.written = False
+            # What was passed over (expired, withdrawn, too large) is not marked.
+            marked = item.written if isinstance(item, Copy) else item.stage is _WRITTEN
+            if marked and not is_withdrawn(item):
+                unmark(item)
                 kept.append((outgoing, subscription, item))
         self.queue[:0] = kept
 

@@ -8,7 +8,7 @@ from collections.abc import Container
 
 from messaging.backoff import Backoff
 from messaging.drivers.zmq.frames import GONE
-from messaging.drivers.zmq.link import Copy, Item, Link, outgoing_of
+from messaging.drivers.zmq.link import Copy, Item, Link, is_withdrawn, outgoing_of
 from messaging.drivers.zmq.reasons import nobody
 from messaging.drivers.zmq.runtime import Runtime
 from messaging.errors import Overloaded, TransportError
@@ -93,7 +93,7 @@ class Refusals:
         found = []
         while self._retries and self._retries[0][0] <= now:
             item = heapq.heappop(self._retries)[2]
-            if outgoing_of(item).withdrawn:
+            if is_withdrawn(item):
                 self.forget(item, None)
             elif item in self._refusals:
                 found.append(item)
@@ -107,5 +107,5 @@ class Refusals:
         return [item for _when, _serial, item in retries if item in self._refusals]
 
     def _purge(self) -> None:
-        for item in [item for item in self._refusals if outgoing_of(item).withdrawn]:
+        for item in [item for item in self._refusals if is_withdrawn(item)]:
             del self._refusals[item]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from messaging.drivers.zmq.choices import Choice, Choices
 from messaging.drivers.zmq.frames import GONE, REJECTED, REPLIES, Batch
 from messaging.drivers.zmq.groups import CopyGroup, Fanout, Pools
-from messaging.drivers.zmq.link import Copy, Item, Link, outgoing_of
+from messaging.drivers.zmq.link import Copy, Item, Link, is_withdrawn, outgoing_of, unmark
 from messaging.drivers.zmq.peer import Peer
 from messaging.drivers.zmq.peers import Peers
 from messaging.drivers.zmq.reasons import gone, nobody, not_reached_in_time, unreached
@@ -183,10 +183,10 @@ class Sender:
 
     def _refused(self, link: Link, item: Item, why: int, reason: str) -> None:
         outgoing = outgoing_of(item)
-        _unmark(item)
+        unmark(item)
         if why == REJECTED:
             self._end(item, Rejected(f"the receiver rejected the message: {reason}"))
-        elif outgoing.withdrawn:
+        elif is_withdrawn(item):
             self._refusals.forget(item, None)
         elif outgoing.route.kind is not RouteKind.REPLY:
             self._refusals.note(item, link, why)
@@ -218,7 +218,7 @@ class Sender:
         link.awaited.clear()
         for sequence, item in unsettled.items():
             if processed is not None and sequence > processed:
-                _unmark(item)
+                unmark(item)
                 again.append(item)
                 continue
             self._refusals.forget(item, None)
@@ -236,7 +236,7 @@ class Sender:
 
     def _again(self, items: Sequence[Item]) -> None:
         for item in items:
-            if outgoing_of(item).withdrawn:
+            if is_withdrawn(item):
                 continue
             if outgoing_of(item).route.kind is RouteKind.REPLY:
                 self._end(item, gone())
@@ -292,13 +292,6 @@ class Sender:
         """The connection closes: everything that waits has failed, unwritten."""
         for item in (*(item for item, _since in self.waiting.take_all()), *self._refusals.take_all()):
             self._end(item, Closed("the transport was closed before the message could be written"))
-
-
-def _unmark(item: Item) -> None:
-    """Nobody has it any more."""
-    outgoing_of(item).stage = None
-    if isinstance(item, Copy):
-        item.written = False
 
 
 def _in_doubt(error: Exception) -> Exception:

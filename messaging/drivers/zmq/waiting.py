@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from messaging.drivers.zmq.choices import Choice
-from messaging.drivers.zmq.link import Item, outgoing_of
+from messaging.drivers.zmq.link import Item, is_withdrawn, outgoing_of
 from messaging.drivers.zmq.runtime import Runtime
 
 __all__ = ["Waiting"]
@@ -63,7 +63,7 @@ class Waiting:
         if self.blocked and 2 * self._count <= _MOST and 2 * self._bytes <= _MOST_BYTES:
             self.blocked = False
             self._runtime.at(0.0)
-        return [(item, since) for item, since in held if not outgoing_of(item).withdrawn]
+        return [(item, since) for item, since in held if not is_withdrawn(item)]
 
     def take_undecided(self) -> list[Held]:
         """Take what may be decided now."""
@@ -108,7 +108,7 @@ class Waiting:
 
     def _keeps(self, held: Held, now: float, ended: list[Held]) -> bool:
         outgoing = outgoing_of(held[0])
-        if outgoing.withdrawn or (outgoing.deadline and outgoing.deadline <= now):
+        if is_withdrawn(held[0]) or (outgoing.deadline and outgoing.deadline <= now):
             ended.append(held)
             return False
         if outgoing.deadline:
