@@ -25,6 +25,7 @@ from messaging.errors import (
     InvalidTarget,
     MessagingError,
     StateError,
+    TooLarge,
     Unsupported,
 )
 from messaging.lifecycle import ServiceCore, ServiceState, check_count
@@ -74,15 +75,22 @@ _MOST_ROUTES = 10_000
 
 
 class _ReplyNews(Token):
-    """Hears of answers that could not be delivered; one serves all, because nothing is waiting for it."""
+    """Hears of answers that could not be delivered; one serves all, because nothing is waiting for it. `instead`: has
+    the caller told of an answer that was too large; None: of these it has been told before.
+    """
 
-    __slots__ = ("_undelivered",)
+    __slots__ = ("_instead", "_undelivered")
 
-    def __init__(self, undelivered: Callable[[], int]) -> None:
+    def __init__(
+        self, undelivered: Callable[[], int], instead: Callable[[Outgoing, TooLarge], None] | None = None
+    ) -> None:
         self._undelivered = undelivered
+        self._instead = instead
 
     def sent(self, outgoing: Outgoing, stage: Stage | None, error: Exception | None, taker: Any) -> None:
-        if error is not None:
+        if isinstance(error, TooLarge) and self._instead is not None:
+            self._instead(outgoing, error)
+        elif error is not None:
             self._undelivered()
             _log.debug("an answer could not be delivered: %s", error)
 
@@ -181,7 +189,9 @@ class ServerCore(ServiceCore):
             lambda: reactor.capabilities.max_body,
             operations.wire,
         )
-        self._news = _ReplyNews(self._count["undelivered_replies"].add)
+        undelivered = self._count["undelivered_replies"].add
+        self._news = _ReplyNews(undelivered, self._answer_shorter)
+        self._last_news = _ReplyNews(undelivered)
         self._session.add_control(self)
         self._peer_settles = reactor.capabilities.acceptance == "peer"
         window = self._inbox if self._peer_settles else self._slots * 2
@@ -437,6 +447,20 @@ class ServerCore(ServiceCore):
         except MessagingError:
             # The connection has ended, by a close or by a failure that its log tells of.
             self._count["undelivered_replies"].add()
+
+    def _answer_shorter(self, refused: Outgoing, error: TooLarge) -> None:
+        """Tell a caller of an answer that was refused: a broker may take less than `max_body`, and says so then only.
+        On the owner.
+        """
+        id = refused.headers[CORRELATION_ID]
+        body = self._invoker.shorter(id, refused.body, error)
+        news = self._last_news
+        try:
+            self._reactor.publish(
+                Outgoing(refused.route, body, {CORRELATION_ID: id}, news, deadline=refused.deadline, confirm=False)
+            )
+        except MessagingError as closed:
+            news.sent(refused, None, closed, None)
 
 
 def _with_ping(access: AccessPolicy) -> AccessPolicy:

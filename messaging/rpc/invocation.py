@@ -23,7 +23,7 @@ from messaging.rpc.context import CurrentRequest
 from messaging.rpc.dispatcher import Dispatcher, Method
 from messaging.rpc.monitor import InHand
 from messaging.wire.base import Wire
-from messaging.wire.native import VERSION, Kind, Result
+from messaging.wire.native import VERSION, Failure, Kind, Result
 
 __all__ = ["Around", "Invocation", "Invoker"]
 
@@ -182,7 +182,7 @@ class Invoker:
             )
             return self._failure(item, method, told, ran=True, code="encode")
         if len(body) > self._largest():
-            # Told here, because nobody hears of an answer that the transport refuses.
+            # Told here, before the transport has anything to refuse.
             too_large = TooLarge(
                 f"the result of {method.name} has {len(body)} bytes, and this transport carries {self._largest()}"
             )
@@ -212,6 +212,20 @@ class Invoker:
         failure = faults.failure_from(error, declared=declared, code=code, server=self._server, with_trace=self._traces)
         body = self._wire.encode_answer(failure, item.delivery.body, error)
         if len(body) > self._largest():
-            shorter = msgspec.structs.replace(failure, text=failure.text[:_SHORT], trace="", args=None)
-            body = self._wire.encode_answer(shorter, item.delivery.body)
+            body = self._wire.encode_answer(_shortened(failure), item.delivery.body)
         return body
+
+    def shorter(self, id: str, answer: bytes, error: TooLarge) -> bytes:
+        """Return what the caller of a request is told in place of an answer that the transport refused to carry."""
+        _log.error("%s: the answer to message %s was refused: %s", self._name, id, error)
+        wire = self._wire
+        if wire.kind_of(answer) == Kind.FAILURE and isinstance(failure := wire.decode_reply(answer), Failure):
+            # Its caller wants to hear of the handler's own error, not of the size of its traceback.
+            return wire.encode_answer(_shortened(failure), answer)
+        self._failed()
+        too_large = TooLarge(f"the result has {len(answer)} bytes: {error}")
+        return wire.encode_answer(faults.failure_from(too_large, code="too_large", server=self._server), answer)
+
+
+def _shortened(failure: Failure) -> Failure:
+    return msgspec.structs.replace(failure, text=failure.text[:_SHORT], trace="", args=None)

@@ -114,7 +114,9 @@ class Wire(Protocol):
         """Read a call or a cast. Its `args` are msgspec.Raw, or a dict of plain values. Raises DecodeError."""
 
     def encode_answer(self, answer: Result | Failure, request: bytes, error: BaseException | None = None) -> bytes:
-        """Write the answer to a request; `error` is what a Failure was made of. Raises EncodeError."""
+        """Write the answer to a request, given its body or that of another answer to it; `error` is what a Failure was
+        made of. Raises EncodeError.
+        """
 
     def encode_accepted(self, address: str, server: str) -> bytes | None:
         """Write that a server has a call in hand; None: the format cannot say so."""

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
+import messaging
+from messaging import RemoteError, Target, rpc
 from messaging.drivers.base import Role, State
 from messaging.drivers.rabbit.properties import Properties
 from messaging.errors import ConnectionLost, Delivered, NoRoute, TooLarge
 from messaging.message import Outgoing, Route, Source, SourceKind, Stage
 from messaging.testing.conformance.bare import Bare, together
+from tests.faults.processes import until
 from tests.unit.rabbit_bare import bare
 
 SCHEMES = ["rabbit", "kombu"]
@@ -31,9 +34,9 @@ def close_channel(client: Bare) -> None:
     publisher._channels.traffic.publish(publisher._plain.channel, "no such exchange", "key", False, Properties(), b"")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def strict_broker(rabbit_broker: Any) -> Iterator[Any]:
-    """The broker with a low limit."""
+    """The broker with a low limit; to say so takes a second."""
     limit(rabbit_broker, LARGEST)
     yield rabbit_broker
     limit(rabbit_broker, 134_217_728)
@@ -76,6 +79,70 @@ def test_a_message_too_large_harms_no_other(strict_broker: Any, scheme: str, wha
         assert all(isinstance(doubt, ConnectionLost) and doubt.delivered is Delivered.MAYBE for doubt in doubts)
         assert what == "confirmed" or not doubts
         assert sender.events.states == [State.CONNECTING, State.READY]
+
+
+class Wordy:
+    """Says more than the broker carries, in one of two ways."""
+
+    @rpc.expose
+    def says(self, ctxt: dict[str, Any], size: int) -> str:
+        """Return so many letters."""
+        return "x" * size
+
+    @rpc.expose
+    def complains(self, ctxt: dict[str, Any], size: int) -> None:
+        """Raise an error of so many letters."""
+        raise LookupError("x" * size)
+
+
+@pytest.mark.parametrize("query", ["", "?wire=oslo"])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_caller_of_an_answer_too_large_is_told(strict_broker: Any, scheme: str, query: str) -> None:
+    """An answer that the broker refuses becomes one that it carries: TooLarge with the broker's limit for a result, the
+    error itself, shortened, for an error. What else is answered meanwhile arrives.
+    """
+    target = Target(topic=f"wordy-{time.monotonic_ns()}", server="one")
+    url = strict_broker.url_for(scheme) + query
+    with (
+        messaging.open_transport(url) as serving,
+        messaging.open_transport(url) as calling,
+        rpc.Server(serving, target, [Wordy()]),
+    ):
+        client = rpc.Client(calling, target, timeout=20)
+        others = [client.submit(None, "says", size=size) for size in range(EACH)]
+        result, error = client.submit(None, "says", size=LARGEST), client.submit(None, "complains", size=LARGEST)
+        others += [client.submit(None, "says", size=size) for size in range(EACH)]
+        with pytest.raises(TooLarge, match=f"max size {LARGEST}; see its max_message_size") as refused:
+            result.result(10)
+        assert refused.value.delivered is Delivered.YES
+        with pytest.raises(RemoteError, match="LookupError: xxx") as failed:
+            error.result(10)
+        assert failed.value.delivered is Delivered.YES
+        assert [len(other.result(10)) for other in others] == [*range(EACH), *range(EACH)]
+        counts = serving.stats()
+    assert counts.get("server.undelivered_replies", 0) == 0
+    assert counts["server.failed"] == 2
+
+
+def test_an_answer_that_stays_too_large_is_given_up(strict_broker: Any) -> None:
+    """Where the broker does not carry the shorter answer either, it is counted, and the next call is served."""
+    target = Target(topic=f"wordy-{time.monotonic_ns()}", server="one")
+    url = strict_broker.url_for("rabbit")
+    limit(strict_broker, 150)
+    try:
+        with (
+            messaging.open_transport(url) as serving,
+            messaging.open_transport(url) as calling,
+            rpc.Server(serving, target, [Wordy()]),
+        ):
+            client = rpc.Client(calling, target, timeout=20)
+            lost = client.submit(None, "says", size=1_000)
+            until(lambda: serving.stats().get("server.undelivered_replies", 0) == 1, "the answer given up")
+            assert client.call(None, "says", size=1) == "x"
+            assert not lost.done()
+            assert lost.cancel()
+    finally:
+        limit(strict_broker, LARGEST)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -88,3 +88,12 @@ def test_what_is_finished_is_forgotten_in_time() -> None:
     assert unconfirmed.returned("19999") == 19_999
     assert unconfirmed.returned("1") is None
     assert unconfirmed.lose()[-9:] == list(range(19_990, 19_999))
+
+
+def test_the_newest_stay_though_nobody_waits_for_them() -> None:
+    """Whatever has just been written is there when its channel is closed for it, also right after others went."""
+    unconfirmed: Unconfirmed[int] = Unconfirmed(lambda number: True)
+    for number in range(3_000):
+        unconfirmed.written(number, str(number))
+        kept = [*unconfirmed._by_id.values()]
+        assert kept[-100:] == list(range(max(0, number - 99), number + 1))

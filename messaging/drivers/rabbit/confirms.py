@@ -79,10 +79,10 @@ class Confirms(Generic[T]):
 
 
 class Unconfirmed(Generic[T]):
-    """Messages that nobody confirms and that may still come back: found by their ids.
+    """Messages that nobody confirms and that may still come back, or close their channel: found by their ids.
 
     Nothing says when one of them is over, so whoever is `finished` is forgotten from time to time: when there are twice
-    as many as the last time had left, which costs O(1) per message.
+    as many as the last time had left, which costs O(1) per message. Not the newest: the broker has not seen them yet.
     """
 
     __slots__ = ("_by_id", "_finished", "_sweep_at")
@@ -99,7 +99,12 @@ class Unconfirmed(Generic[T]):
         """Note a message that is written now."""
         self._by_id[message_id] = item
         if len(self._by_id) > self._sweep_at:
-            self._by_id = {key: kept for key, kept in self._by_id.items() if not self._finished(kept)}
+            older = len(self._by_id) - _NEWEST
+            self._by_id = {
+                key: kept
+                for place, (key, kept) in enumerate(self._by_id.items())
+                if place >= older or not self._finished(kept)
+            }
             self._sweep_at = max(_SWEEP, 2 * len(self._by_id))
 
     def returned(self, message_id: str) -> T | None:
@@ -114,3 +119,4 @@ class Unconfirmed(Generic[T]):
 
 
 _SWEEP = 1024
+_NEWEST = 256
