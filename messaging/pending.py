@@ -85,7 +85,11 @@ class Operation(Token, msgspec.Struct, eq=False, kw_only=True):
     error: BaseException | None = None
 
     def expired(self) -> BaseException:
-        """Build the error with which the deadline ends this operation."""
+        """Take the message back, if it is not written yet, and build the error with which the deadline ends this
+        operation.
+        """
+        # In this order: a driver marks a message as written first, and looks whether it was withdrawn after that.
+        self.outgoing.withdrawn = True
         return deadline_error(f"{self.kind} {self.id}", self.timeout, self.outgoing.stage)
 
     def abandoned(self) -> None:

@@ -69,7 +69,8 @@ class Sending(Operation, kw_only=True):
             self.session.operations.end(self, self._judged(error))
 
     def expired(self) -> BaseException:
-        """The deadline has passed; where an attempt was in doubt, the whole is."""
+        """See Operation; where an attempt was in doubt, the whole is."""
+        self.outgoing.withdrawn = True
         cause = self.doubt
         if cause is None and self.outgoing.stage is None:
             cause = self.session.operations.reactor.holding.cause

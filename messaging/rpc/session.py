@@ -87,7 +87,8 @@ class Request(Operation, kw_only=True):
             self.session.operations.end(self, self._judged(error))
 
     def expired(self) -> BaseException:
-        """Build the error with which the deadline ends it, from the last proven stage of any attempt."""
+        """See Operation; from the last proven stage of any attempt."""
+        self.outgoing.withdrawn = True
         stage = self.outgoing.stage
         cause: Exception | None = None
         if stage is None:

@@ -7,6 +7,7 @@ import random
 import threading
 import tracemalloc
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -30,7 +31,10 @@ from messaging.errors import (
     ServerLost,
 )
 from messaging.message import Outgoing, Route, Stage
+from messaging.notify.session import Sending
 from messaging.pending import Operation, Pending, deadline_error, outcome_of
+from messaging.rpc.session import Request
+from messaging.target import Target
 
 
 def operation(id: str, deadline: float = math.inf, wake: Callable[[], object] = bool) -> Operation:
@@ -38,6 +42,34 @@ def operation(id: str, deadline: float = math.inf, wake: Callable[[], object] = 
     made = Operation(id=id, kind="call", timeout=1.0, deadline=deadline, wake=wake)
     made.outgoing = Outgoing(Route.any("x", "t"), b"", {})
     return made
+
+
+class _Watched:
+    """A message whose stage may be looked at only when it was withdrawn."""
+
+    withdrawn = False
+
+    @property
+    def stage(self) -> Stage:
+        assert self.withdrawn, "a driver may write it after this look"
+        return Stage.WRITTEN
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (Operation, {}),
+        (Request, {"session": None, "method": "m", "target": Target(topic="t", exchange="x"), "policy": None}),
+        (Sending, {"session": None, "topic": "t", "retry": None}),
+    ],
+)
+def test_the_deadline_takes_a_message_back_before_its_stage_is_looked_at(
+    kind: type[Operation], fields: dict[str, Any]
+) -> None:
+    """The owner may be writing it on another thread: whatever is told as not written must not be written after that."""
+    made = kind(id="a", kind="call", timeout=1.0, deadline=1.0, wake=bool, **fields)
+    made.outgoing = _Watched()  # type: ignore[assignment]
+    assert isinstance(made.expired(), DeadlineExceeded)
 
 
 def test_an_operation_is_taken_once() -> None:
