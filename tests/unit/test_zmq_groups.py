@@ -203,3 +203,17 @@ def test_a_refusal_of_one_pool_leaves_the_stage_that_another_has_proven(url: str
         refusals.note = noted  # type: ignore[method-assign]
         pump_until(lambda: stages, client, good, full)
         assert stages[0] is Stage.WRITTEN
+
+
+def test_notifications_that_have_ended_are_let_go_of(url: str) -> None:
+    """While one waits for its pool, thousands of later ones, which others have taken, do not stay with it."""
+    mute, good, client = Member(url), accepting(url, pool_source("good", "other"), window=10_000), Member(url)
+    with members(client, mute, good):
+        mute.subscribe(pool_source("mute"))
+        client.send(POOLS, timeout=60.0)
+        pump_until(lambda: mute.deliveries, client, mute)
+        for number in range(30):
+            for _ in range(100):
+                client.send(Route.pools(EXCHANGE, "other"), timeout=70.0)
+            pump_until(lambda number=number: len(client.sent) == 100 * (number + 1), client, good)  # type: ignore[misc]
+        assert len(client.connection._sender._groups) <= 1001
