@@ -179,8 +179,8 @@ class Pipeline(BasePipeline, Verbs[_Awaited]):
     ) -> None:
         """Start to send a notification of a level given by name."""
         self._transport.bind()
-        burst = self._short() if headers is None else None
-        if burst is not None:
+        burst = self._burst if self._epoch == self._notifier.transport.epoch else self._renewed()
+        if burst is not None and headers is None:
             if len(burst.under_way) >= self._limit:
                 await self._wait_for(burst, self._limit // 2)
             if burst.start(self._count, level, ctxt, event_type, payload, key):

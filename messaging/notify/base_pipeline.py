@@ -96,18 +96,17 @@ class BasePipeline:
         self._bursts: list[Burst] = []
         """What has taken the short way: one, and in a forked child one more."""
         self._burst: Burst | None = None
-        """That of this process; None: there is no short way for this notifier."""
+        """That of the process in which the transport had `_epoch`; None: there is no short way for this notifier."""
         self._epoch = -1
 
-    def _short(self) -> Burst | None:
-        """What takes the short way now."""
-        if self._epoch != self._notifier.transport.epoch:
-            way = self._notifier._short_way()
-            self._epoch = self._notifier.transport.epoch
-            self._burst = None
-            if way is not None:
-                self._burst = Burst.over(way)
-                self._bursts.append(self._burst)
+    def _renewed(self) -> Burst | None:
+        """Return what takes the short way in this process."""
+        way = self._notifier._short_way()
+        self._epoch = self._notifier.transport.epoch
+        self._burst = None
+        if way is not None:
+            self._burst = Burst.over(way)
+            self._bursts.append(self._burst)
         return self._burst
 
     def _full(self) -> StateError:

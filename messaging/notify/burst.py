@@ -73,8 +73,6 @@ class Burst(Operation, kw_only=True):
     under_way: dict[Outgoing, int] = field(default_factory=dict)
     sendings: dict[int, Sending] = field(default_factory=dict)
     """What has not gone well at once, by its place in the pipeline."""
-    latest: float = 0.0
-    """The deadline of the last message."""
     few: int = -1
     """With how many under way `wake` is to be called; -1: nobody waits."""
 
@@ -116,7 +114,7 @@ class Burst(Operation, kw_only=True):
         reactor = session.reactor
         if len(body) > reactor.capabilities.max_body:
             return False
-        deadline = self.latest = session.clock() + way.timeout
+        deadline = session.clock() + way.timeout
         headers = {**found[2], MESSAGE_ID: session.next_id()}
         if key is not None:
             headers[KEY_HEADER] = key
@@ -135,8 +133,9 @@ class Burst(Operation, kw_only=True):
         return True
 
     def remaining(self) -> float:
-        """Seconds until the last deadline."""
-        return self.latest - self.session.clock()
+        """Seconds until the last deadline; 0.0: nothing is under way."""
+        last = list(self.under_way)[-1:]
+        return last[0].deadline - self.session.clock() if last else 0.0
 
     def is_down_to(self, few: int) -> bool:
         """Whether no more than `few` are under way; if not, `wake` is called as soon as that is so, once."""

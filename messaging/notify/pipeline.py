@@ -118,8 +118,8 @@ class Pipeline(BasePipeline, Verbs[None]):
         headers: Mapping[str, Any] | None = None,
     ) -> None:
         """Start to send a notification of a level given by name."""
-        burst = self._short() if headers is None else None
-        if burst is not None:
+        burst = self._burst if self._epoch == self._notifier.transport.epoch else self._renewed()
+        if burst is not None and headers is None:
             # Who has to wait, waits for half of the room: woken for the next end, it would take the interpreter from
             # the thread that brings them, again and again.
             limit = self._limit
