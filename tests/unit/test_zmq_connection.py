@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from messaging.drivers.base import State
-from messaging.errors import Cancelled, Closed, ConnectFailed, Delivered, Forked, NoRoute
+from messaging.drivers.zmq.peer import PeerState
+from messaging.errors import Cancelled, Closed, ConnectFailed, Delivered, Forked, NoRoute, ServerLost
 from messaging.message import Outgoing, Route, Source, Stage
 from tests.brokers.ports import free_port
 from tests.faults.processes import Stall
@@ -335,6 +336,23 @@ def test_a_fixed_place_may_get_another_inhabitant() -> None:
             pump_until(partial(lambda number: len(client.lost_peers) == number, round + 1), client)
         assert len(set(takers)) == 2
         assert client.lost_peers == takers
+
+
+def test_a_server_with_two_names_is_lost_by_both() -> None:
+    """A URL that names one place twice makes two connections; what either has written is in doubt when it goes."""
+    port = free_port()
+    server, client = Member(static(port)), Member(f"zmq+static://127.0.0.1:{port},localhost:{port}/")
+    with members(client, server):
+        server.subscribe(any_source())
+        sent = [client.send(ANY)]
+        peers = client.connection._peers
+        pump_until(lambda: [peer.state for peer in peers.open] == [PeerState.READY] * 2, client, server)
+        sent += [client.send(ANY) for _ in range(3)]
+        pump_until(lambda: len(server.deliveries) == 4, client, server)
+        assert all(peer.unsettled for peer in peers.open)
+        server.close()
+        pump_until(lambda: all(client.of(message) for message in sent), client)
+        assert {type(client.of(message)[0].error) for message in sent} == {ServerLost}
 
 
 def test_names_of_hosts_are_looked_up_elsewhere() -> None:

@@ -37,12 +37,14 @@ def pair(url: str) -> Iterator[tuple[Member, Member]]:
 
 
 @contextmanager
-def stranger(server: Member) -> Iterator[zmq.Socket[bytes]]:
+def stranger(server: Member, routing_id: str = "") -> Iterator[zmq.Socket[bytes]]:
     """A bare DEALER, connected to a server."""
     context = zmq.Context()
     dealer = context.socket(zmq.DEALER)
     dealer.linger = 0
     dealer.rcvtimeo = 5000
+    if routing_id:
+        dealer.routing_id = routing_id.encode()
     dealer.connect(server.connection._callers.endpoint)
     try:
         yield dealer
@@ -97,6 +99,18 @@ def test_messages_before_the_greeting_are_not_taken(pair: tuple[Member, Member])
         assert isinstance(decode(dealer.recv()), Bye)
     assert served(server, client)
     assert len(server.deliveries) == 1
+
+
+def test_a_stranger_cannot_take_the_address_of_a_peer(pair: tuple[Member, Member]) -> None:
+    """What is sent to the address of a server goes to the server, whatever a stranger calls itself."""
+    server, client = pair
+    assert served(server, client)
+    client.subscribe(any_source("other"))
+    [peer] = client.connection._peers.open
+    with stranger(client, peer.address) as dealer:
+        dealer.send(HELLO)
+        pump_until(lambda: len(client.connection._callers) == 1, client)
+        assert client.connection._runtime.links[peer.address] is peer
 
 
 def test_a_greeted_stranger_can_send_nonsense_too(pair: tuple[Member, Member]) -> None:

@@ -181,7 +181,8 @@ class Callers:
             return
         caller = Caller(self._runtime, self._router, routing, hello, self._runtime.now)
         self._callers[routing] = caller
-        self._runtime.links[caller.address] = caller
+        # A stranger chooses its routing id, but takes nobody's address.
+        self._runtime.links.setdefault(caller.address, caller)
         self._runtime.at(self._next_probe)
 
     def _send(self, routing: bytes, frame: bytes) -> bool:
@@ -223,7 +224,7 @@ class Callers:
     def _drop(self, caller: Caller, reason: str) -> None:
         if self._callers.get(caller.routing) is caller:
             del self._callers[caller.routing]
-            self._runtime.links.pop(caller.address, None)
+            self._runtime.unlink(caller)
             self._full.discard(caller)
             self._events.caller_lost(caller, ConnectionLost(f"the caller {caller.address} is gone: {reason}"))
 

@@ -80,9 +80,9 @@ class PeerEvents(Protocol):
     def peer_sources_changed(self, peer: Peer) -> None:
         """It serves something else than before."""
 
-    def peer_down(self, peer: Peer, error: Exception, processed: int | None) -> None:
+    def peer_down(self, peer: Peer, error: Exception, processed: int | None, *, was_ready: bool) -> None:
         """It is gone, or the attempt failed; the socket is closed. `processed`: it will never look at what came
-        after.
+        after. `was_ready`: it had answered the greeting.
         """
 
 
@@ -214,9 +214,10 @@ class Peer(Link):
 
     def fail(self, error: Exception, processed: int | None = None, *, linger: float = 0.0) -> None:
         """End the connection or the attempt, and tell."""
+        was_ready = self.state in (PeerState.READY, PeerState.FULL)
         self.disconnect(linger=linger)
         self.failure = error
-        self.events.peer_down(self, error, processed)
+        self.events.peer_down(self, error, processed, was_ready=was_ready)
 
     def timed_out(self) -> None:
         """The attempt has taken too long."""

@@ -194,16 +194,14 @@ class Peers:
         self._unknown = any(found.sources is None for found in self._peers.values())
         self._rebuild()
 
-    def peer_down(self, peer: Peer, error: Exception, processed: int | None) -> None:
+    def peer_down(self, peer: Peer, error: Exception, processed: int | None, *, was_ready: bool) -> None:
         """See PeerEvents."""
         now = self._runtime.now
         self._open.discard(peer)
         self._moving.discard(peer)
         peer.failed_at = now
         peer.retry_at = now + peer.backoff.next()
-        was_ready = self._runtime.links.get(peer.address) is peer
-        if was_ready:
-            del self._runtime.links[peer.address]
+        self._runtime.unlink(peer)
         self._runtime.count("lost_peers" if was_ready else "failed_connects")
         if peer.replaced:
             peer.listed = False
@@ -287,7 +285,7 @@ class Peers:
         peer.disconnect(linger=self._runtime.settings.linger)
         self._open.discard(peer)
         self._moving.discard(peer)
-        self._runtime.links.pop(peer.address, None)
+        self._runtime.unlink(peer)
         if not peer.listed:
             self._forget(peer)
         self._update(peer)

@@ -73,6 +73,11 @@ class Runtime:
             link.dirty = True
             self.dirty.append(link)
 
+    def unlink(self, link: Link) -> None:
+        """A link cannot be written to any more. One process may be reached by several: fixed places with two names."""
+        if self.links.get(link.address) is link:
+            del self.links[link.address]
+
     def count(self, name: str) -> None:
         """Add one to a count."""
         self.counts[name] += 1
