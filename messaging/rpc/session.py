@@ -305,7 +305,11 @@ class RpcSession:
         for delivery in batch:
             kind = kind_of(delivery.body)
             if kind in _ANSWERS:
-                call = take(delivery.headers.get(CORRELATION_ID, ""), None)
+                try:
+                    call = take(delivery.headers.get(CORRELATION_ID, ""), None)
+                except TypeError:
+                    # Not hashable, so the id of no call; the other answers of the batch are as good as any.
+                    call = None
                 if call is None:
                     self.late.add()
                     continue
@@ -326,7 +330,7 @@ class RpcSession:
             _log.debug("a message to the reply address was dropped: %s", error)
             return
         if kind == Kind.ACCEPTED:
-            call = self.operations.pending.get(delivery.headers.get(CORRELATION_ID, ""))
+            call = self.operations.pending.get(str(delivery.headers.get(CORRELATION_ID, "")))
             if isinstance(call, Call):
                 call.address = message.address
                 call.outgoing.stage = Stage.TAKEN

@@ -1,4 +1,4 @@
-"""Requests that a broker delivers twice: what at most once can mean there, and what it cannot."""
+"""Requests that a broker delivers twice: what at most once can mean there, and what not; and answers to nobody."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import threading
 from typing import Any
 
 from messaging import rpc, testing
+from messaging.message import CORRELATION_ID, Delivery, Source
 from messaging.testing.harness import ServedClient
+from messaging.wire.native import Kind, Result
 
 
 class Counting:
@@ -69,3 +71,19 @@ def test_a_strict_method_refuses_what_came_before() -> None:
             stats = _settled(client)
         assert endpoint.ran == ["hold", "strict"]
         assert stats["server.failed"] == 1
+
+
+def test_an_answer_whose_id_is_none_takes_no_other_along() -> None:
+    """A list where an id belongs can be looked up nowhere; the answer behind it in the same batch reaches its call."""
+    endpoint = Counting()
+    with testing.serve(endpoint) as client:
+        call = client.submit(None, "hold")
+        assert endpoint.started.wait(5)
+        session = client._session
+        [operation] = session.operations.pending.everything()
+        body = session.operations.wire.encode_answer(Result(1, int(Kind.RESULT), 0, "in time", "host-1"), b"")
+        ids = (["no", "id"], operation.id)
+        session._on_replies([Delivery(Source.reply(), body, {CORRELATION_ID: id}) for id in ids])
+        assert call.result(5) == "in time"
+        assert client.transport.stats()["call.late_replies"] == 1
+        endpoint.gate.set()

@@ -17,7 +17,7 @@ from messaging.errors import (
     Rejected,
     TooLarge,
 )
-from messaging.message import Delivery, Outcome, Outgoing, Route, Source, Stage
+from messaging.message import CORRELATION_ID, Delivery, Outcome, Outgoing, Route, Source, Stage
 from tests.unit.zmq_peers import (
     ANY,
     EXCHANGE,
@@ -61,6 +61,25 @@ def test_a_call_is_answered_on_the_same_connection(pair: tuple[Member, Member]) 
     assert request.budget is not None
     assert 4.0 < request.budget <= 5.0
     assert client.of(call) == []
+
+
+def test_an_answer_whose_id_is_none_harms_nobody(pair: tuple[Member, Member]) -> None:
+    """A server that answers with a list where an id belongs, which can be looked up nowhere, ends no pump."""
+    server, client = pair
+    echo = server.on_delivery
+    assert echo is not None
+
+    def nonsense(delivery: Delivery) -> None:
+        headers = {CORRELATION_ID: ["no", "id"]}
+        server.connection.publish(Outgoing(Route.reply(delivery.reply_to), b"nonsense", headers, confirm=False))
+        echo(delivery)
+
+    server.on_delivery = nonsense
+    client.call(ANY, b"sense")
+    pump_until(lambda: len(client.deliveries) == 2, client, server)
+    assert client.bodies == [b"nonsense", b"sense"]
+    [peer] = client.connection._peers.open
+    assert not peer.awaited
 
 
 def test_a_settlement_without_an_answer_is_told(pair: tuple[Member, Member]) -> None:

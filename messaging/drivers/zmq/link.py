@@ -306,7 +306,11 @@ class Link:
         """Messages have come, answers among them perhaps."""
         forget = self.awaited.pop
         for message in messages:
-            forget(message[4].get(CORRELATION_ID), None)
+            try:
+                forget(message[4].get(CORRELATION_ID), None)
+            except TypeError:
+                # Not hashable, so the id of no call.
+                continue
 
     def forget_expired(self, now: float) -> None:
         """No more answers are awaited for calls whose deadline has passed."""
