@@ -31,10 +31,12 @@ UNHARMED = 3.0
 """How many times longer than the control's the 99th percentile may be beside an outage."""
 NOISE = 0.010
 """Seconds by which the two processes differ by chance."""
-WINDOWS = 5
-"""How often it is measured where the first time looks like harm. Two processes that share two processors with three
-busy ones are not starved in the same moments: in one of ten windows one of them was three times as slow as the other.
-An outage harms as long as it lasts, so most of the windows show it.
+CALM = 0.050
+"""Seconds above which the control is so slow that the machine must be busy, and a window says little."""
+WINDOWS = 7
+"""How often it is measured where the first time looks like harm, or says little. Two processes that share two
+processors with three busy ones are not starved in the same moments: in one of ten windows one of them was three times
+as slow as the other. An outage harms as long as it lasts, so most of the windows show it.
 """
 CONTROL = "control"
 
@@ -53,6 +55,11 @@ class Pair:
     def apart(self) -> bool:
         """Whether it is worse than what the control explains."""
         return self.tested > UNHARMED * self.control + NOISE
+
+    @property
+    def clear(self) -> bool:
+        """Whether it alone shows that there is no harm."""
+        return not self.apart and self.control <= CALM
 
 
 Measure = Callable[[float], Pair]
@@ -103,9 +110,14 @@ def heard(stage: Stage) -> int:
     return sum(entry.operation == "heard" and entry.process != CONTROL for entry in stage.entries("effect"))
 
 
-def mostly_apart(beside: list[Pair]) -> bool:
-    """Whether most windows, of all that there may be, were apart."""
-    return 2 * sum(pair.apart for pair in beside) > WINDOWS
+def verdict(beside: list[Pair]) -> bool | None:
+    """Whether there is harm, by the windows so far; None: they do not tell yet."""
+    if beside[0].clear:
+        return False
+    apart = sum(pair.apart for pair in beside)
+    if 2 * apart > WINDOWS:
+        return True
+    return False if 2 * (len(beside) - apart) > WINDOWS else None
 
 
 def harm(measure: Measure, break_it: Callable[[], None]) -> list[str]:
@@ -114,11 +126,11 @@ def harm(measure: Measure, break_it: Callable[[], None]) -> list[str]:
     before = measure(BEFORE)
     break_it()
     beside = [measure(SECONDS)]
-    while beside[0].apart and len(beside) < WINDOWS and not mostly_apart(beside):
+    while (harmed := verdict(beside)) is None:
         beside.append(measure(SECONDS))
     said = f"p99 before {before}, beside the outage {', then '.join(map(str, beside))}"
     print(said)
-    return [said] if mostly_apart(beside) else []
+    return [said] if harmed else []
 
 
 def routed(router: Server) -> str:
@@ -142,8 +154,8 @@ def harm_to_calls(
         def calls(client: rpc.Client, seconds: float) -> float:
             return p99(paced(lambda number: client.submit(None, "work", id=f"i{number}"), seconds))
 
-        tested = rpc.Client(transport, messaging.Target(topic=stage.topic), timeout=10)
-        other = rpc.Client(another, messaging.Target(topic=CONTROL), timeout=10)
+        tested = rpc.Client(transport, messaging.Target(topic=stage.topic), timeout=30)
+        other = rpc.Client(another, messaging.Target(topic=CONTROL), timeout=30)
         return harm(lambda seconds: Pair(*threads.map(calls, (tested, other), (seconds, seconds))), break_it)
 
 
