@@ -146,6 +146,6 @@ class PlainWork:
             try:
                 accept(delivery)
             except Closed:
-                _log.debug("%s was not settled before the transport was closed; it comes again", item)
+                _log.debug("the transport was closed before a settlement; the notification comes again")
             if in_hand.pop(item, False):
                 (handled if handlers else ignored)()
