@@ -142,16 +142,8 @@ class Endings:
             return
         if self._remember is not None:
             self._remember(item.delivery)
-        # `_accept` and `end`, written out: this runs once per notification.
-        if not self._peer_settles:
-            try:
-                self._reactor.accept(item.delivery)
-            except Closed:
-                _log.debug(_LATE, self._name)
-        if self._tables.remove(item):
-            self._count["handled" if item.wanted else "ignored"]()
-        if item.key is not None:
-            self._let_follow(item, todo)
+        self._accept(item)
+        self.end(item, "handled" if item.wanted else "ignored", todo)
 
     def runnable(self, item: InHand, todo: list[InHand]) -> bool:
         """Whether the handlers shall get it now; a worker's first question."""
