@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
+from messaging.drivers.sweep import Sweep
+
 __all__ = ["Confirmed", "Confirms", "Unconfirmed"]
 
 T = TypeVar("T")
@@ -81,16 +83,16 @@ class Confirms(Generic[T]):
 class Unconfirmed(Generic[T]):
     """Messages that nobody confirms and that may still come back, or close their channel: found by their ids.
 
-    Nothing says when one of them is over, so whoever is `finished` is forgotten from time to time: when there are twice
-    as many as the last time had left, which costs O(1) per message. Not the newest: the broker has not seen them yet.
+    Nothing says when one of them is over, so whoever is `finished` is forgotten from time to time. Not the newest: the
+    broker has not seen them yet.
     """
 
-    __slots__ = ("_by_id", "_finished", "_sweep_at")
+    __slots__ = ("_by_id", "_finished", "_sweep")
 
     def __init__(self, finished: Callable[[T], bool]) -> None:
         self._by_id: dict[str, T] = {}
         self._finished = finished
-        self._sweep_at = _SWEEP
+        self._sweep = Sweep(_SWEEP)
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -98,14 +100,14 @@ class Unconfirmed(Generic[T]):
     def written(self, item: T, message_id: str) -> None:
         """Note a message that is written now."""
         self._by_id[message_id] = item
-        if len(self._by_id) > self._sweep_at:
+        if self._sweep.is_due(len(self._by_id)):
             older = len(self._by_id) - _NEWEST
             self._by_id = {
                 key: kept
                 for place, (key, kept) in enumerate(self._by_id.items())
                 if place >= older or not self._finished(kept)
             }
-            self._sweep_at = max(_SWEEP, 2 * len(self._by_id))
+            self._sweep.done(len(self._by_id))
 
     def returned(self, message_id: str) -> T | None:
         """Take out a message that came back."""
@@ -114,7 +116,7 @@ class Unconfirmed(Generic[T]):
     def lose(self) -> list[T]:
         """Forget everything; returns it in the order in which it was written, with some that is finished."""
         lost, self._by_id = self._by_id, {}
-        self._sweep_at = _SWEEP
+        self._sweep = Sweep(_SWEEP)
         return list(lost.values())
 
 

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Container
 
 from messaging.backoff import Backoff
+from messaging.drivers.sweep import Sweep
 from messaging.drivers.zmq.frames import GONE
 from messaging.drivers.zmq.link import Copy, Item, Link, is_withdrawn, outgoing_of
 from messaging.drivers.zmq.reasons import nobody
@@ -22,9 +23,7 @@ _ROUNDS = 6
 _SPARE = 0.01
 """Seconds that a last round needs."""
 _PURGE = 1000
-"""After how many refusals those of withdrawn messages are looked for, and again whenever there are twice as many as the
-last look has left: a look at each new one made 3.6 s of 10,000.
-"""
+"""After how many refusals those of withdrawn messages are looked for; at each new one, 10,000 took 3.6 s."""
 
 
 class _Refusal:
@@ -48,7 +47,7 @@ class Refusals:
         self._refusals: dict[Item, _Refusal] = {}
         self._retries: list[tuple[float, int, Item]] = []
         self._serial = itertools.count()
-        self._purge_at = _PURGE
+        self._sweep = Sweep(_PURGE)
         self.forget = self._refusals.pop
         """`forget(item, None)`: it was taken or has failed."""
 
@@ -59,7 +58,7 @@ class Refusals:
         """Somebody has refused an item."""
         refusal = self._refusals.get(item)
         if refusal is None:
-            if len(self._refusals) >= self._purge_at:
+            if self._sweep.is_due(len(self._refusals)):
                 self._purge()
             refusal = _Refusal(Backoff(_FIRST, _LONGEST, self._runtime.random))
             self._refusals[item] = refusal
@@ -112,4 +111,4 @@ class Refusals:
     def _purge(self) -> None:
         for item in [item for item in self._refusals if is_withdrawn(item)]:
             del self._refusals[item]
-        self._purge_at = max(_PURGE, 2 * len(self._refusals))
+        self._sweep.done(len(self._refusals))

@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 
+from messaging.drivers.sweep import Sweep
 from messaging.drivers.zmq.choices import Choice, Choices
 from messaging.drivers.zmq.frames import GONE, REJECTED, REPLIES, Batch
 from messaging.drivers.zmq.groups import CopyGroup, Fanout, Pools
@@ -38,8 +39,8 @@ would otherwise take turns, each idle while the other works through all 64: 19 u
 written at a time and 10.5 with 32; each write costs 20 us.
 """
 _PURGE = 1000
-"""After how many messages with copies those that have ended are let go of, with their bodies, and again whenever there
-are twice as many as the last look has left. The next one to be looked at may stay for minutes.
+"""After how many messages with copies those that have ended are let go of, with their bodies: the next one whose time
+comes may stay for minutes.
 """
 _EARLY = 0.05
 """Seconds before its deadline at which a message with copies is answered with what is known, or a tenth of its time."""
@@ -57,7 +58,7 @@ class Sender:
         self._refusals = Refusals(runtime)
         self.waiting = Waiting(runtime)
         self._groups: list[tuple[float, int, CopyGroup]] = []
-        self._purge_at = _PURGE
+        self._sweep = Sweep(_PURGE)
         self._serial = itertools.count()
 
     # Choosing
@@ -119,10 +120,10 @@ class Sender:
         kind = Fanout if outgoing.route.kind is RouteKind.ALL else Pools
         group = kind(outgoing, self._news, choices, until)
         if until < math.inf:
-            if len(self._groups) >= self._purge_at:
+            if self._sweep.is_due(len(self._groups)):
                 self._groups = [entry for entry in self._groups if not entry[2].ended]
                 heapq.heapify(self._groups)
-                self._purge_at = max(_PURGE, 2 * len(self._groups))
+                self._sweep.done(len(self._groups))
             heapq.heappush(self._groups, (until, next(self._serial), group))
             self._runtime.at(until)
         for copy in group.copies:
