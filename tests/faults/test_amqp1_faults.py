@@ -75,6 +75,8 @@ def outage(tmp_path_factory: pytest.TempPathFactory, artemis: Artemis) -> Outage
             for fleet in fleets.values():
                 fleet.wait_for(fleet.count("a") + ENOUGH, "a")
             artemis.kill()
+            gone = time.monotonic()
+            until(lambda: time.monotonic() > gone + TIMEOUT + 1.0, "the outage is longer than any operation may take")
             artemis.start()
             back = time.monotonic()
             for fleet in fleets.values():

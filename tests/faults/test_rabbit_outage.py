@@ -116,6 +116,7 @@ def outage(
                 broker.stop()
             for fleet in fleets.values():
                 fleet.receivers["b"].signal(signal.SIGCONT)
+            until(lambda: time.monotonic() > gone + TIMEOUT + 1.0, "the outage is longer than any operation may take")
             broker.start()
             back = time.monotonic()
             came_true(lambda: all(max(fleets[name].resumed(back).values()) < RESUMED for name in SOUND), RESUMED + 3.0)
