@@ -383,7 +383,7 @@ class BaseNotifier:
                     0,
                     event.event_type,
                     event.publisher_id,
-                    event.level,
+                    event.level,  # type: ignore[arg-type]  # `level_name` has looked at it
                     event.timestamp,
                     context,
                     event.payload,

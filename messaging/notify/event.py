@@ -9,17 +9,18 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 import msgspec
 
 from messaging.errors import ConfigError
+from messaging.wire.native import Level
 
 __all__ = ["HANDLED", "LEVELS", "REQUEUE", "Event", "Reject", "Result", "Retry", "level_name", "level_names"]
 
 T = TypeVar("T")
 
-LEVELS = ("audit", "debug", "info", "warn", "error", "critical", "sample")
+LEVELS: tuple[str, ...] = get_args(Level)
 """The levels of notifications, which the predecessor calls priorities. `warning` is another name of `warn`."""
 
 

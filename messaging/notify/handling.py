@@ -19,7 +19,7 @@ from messaging.errors import DecodeError
 from messaging.message import MESSAGE_ID, Delivery
 from messaging.notify.context import CurrentEvent, running_event
 from messaging.notify.dispatcher import Dispatcher, Handler
-from messaging.notify.event import LEVELS, REQUEUE, Event, Reject, Retry
+from messaging.notify.event import REQUEUE, Event, Reject, Retry
 from messaging.notify.work import InHand, Step, Work
 from messaging.wire.native import POOL_HEADER, Notification
 
@@ -27,7 +27,6 @@ __all__ = ["Decode", "Handling", "ListenerAround", "decoded", "raise_if_requeued
 
 _log = logging.getLogger(__name__)
 
-_LEVELS = frozenset(LEVELS)
 _REQUEUED = "the handler returned REQUEUE"
 
 ListenerAround = Callable[[CurrentEvent], Any]
@@ -43,8 +42,6 @@ Decode = Callable[[bytes], Notification]
 def decoded(decode: Decode, delivery: Delivery, attempt: int) -> Event[Any]:
     """Read a delivery as it came, without a serializer. Raises DecodeError."""
     body = decode(delivery.body)
-    if body.level not in _LEVELS:
-        raise DecodeError(f"a notification of level {body.level!r}, which is none")
     headers = delivery.headers
     if POOL_HEADER in headers:
         # A dead letter that was sent again: the name of its pool is for listeners, not for handlers.

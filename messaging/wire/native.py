@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -31,6 +31,7 @@ __all__ = [
     "Cancel",
     "Failure",
     "Kind",
+    "Level",
     "NativeWire",
     "Notification",
     "Ping",
@@ -53,6 +54,9 @@ POOL_HEADER = "pool"
 """Header of a notification that is meant for one pool alone: a dead letter of that pool, sent again."""
 CONTENT_TYPE_NATIVE = "application/vnd.messaging+msgpack"
 _KNOWN_FEATURES = 0
+
+Level = Literal["audit", "debug", "info", "warn", "error", "critical", "sample"]
+"""The level of a notification. As a type it is checked where the message is read, in one step with that."""
 
 
 class Kind(enum.IntEnum):
@@ -161,7 +165,7 @@ class Notification(_Body, frozen=True, gc=False):
     kind: Annotated[int, _kind(Kind.NOTIFICATION)]
     event_type: str
     publisher_id: str
-    level: str
+    level: Level
     timestamp: float
     context: dict[str, Any]
     payload: Any

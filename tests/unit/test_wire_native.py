@@ -4,7 +4,7 @@ other, and nothing that a stranger writes does more than raise DecodeError.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -18,6 +18,7 @@ from messaging.wire.native import (
     Cancel,
     Failure,
     Kind,
+    Level,
     Notification,
     Request,
     RequestBody,
@@ -246,9 +247,9 @@ def test_any_failure_reads_as_it_was_written(
     assert decode_reply(encode(body)) == body
 
 
-@given(st.text(), st.text(), st.text(), st.floats(0, 1e12), contexts, plain)
+@given(st.text(), st.text(), st.sampled_from(get_args(Level)), st.floats(0, 1e12), contexts, plain)
 def test_any_notification_reads_as_it_was_written(
-    event_type: str, publisher_id: str, level: str, timestamp: float, context: Any, payload: Any
+    event_type: str, publisher_id: str, level: Level, timestamp: float, context: Any, payload: Any
 ) -> None:
     """And everything about a notification."""
     body = Notification(1, Kind.NOTIFICATION, 0, event_type, publisher_id, level, timestamp, context, payload)

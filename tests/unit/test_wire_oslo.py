@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from messaging.errors import BadArguments, DecodeError, EncodeError, MessagingError
 from messaging.message import CORRELATION_ID, MESSAGE_ID, TRACEPARENT, Delivery, Outgoing, Route, Source
 from messaging.rpc.faults import CODES, failure_from, rebuild
-from messaging.wire.native import LEVEL_HEADER, Failure, Kind, Notification, RequestBody, Result
+from messaging.wire.native import LEVEL_HEADER, Failure, Kind, Level, Notification, RequestBody, Result
 from messaging.wire.oslo import OsloWire
 from messaging.wire.oslo.failures import failure_from_text, failure_to_text
 from messaging.wire.oslo.text import dumps, opened
@@ -168,7 +168,7 @@ def test_the_refusals_of_the_real_package_are_the_errors_they_mean() -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("form", ["messagingv2", "messaging"])
-def test_notifications_are_byte_for_byte_those_of_the_real_package(form: str, level: str) -> None:
+def test_notifications_are_byte_for_byte_those_of_the_real_package(form: str, level: Level) -> None:
     """Both forms, with an envelope and without, at every level."""
     name = f"{form}_{level}"
     wire = OsloWire(notification_format=form)

@@ -11,10 +11,10 @@ does handle them. Timestamps are naive UTC there.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 from messaging.errors import DecodeError, EncodeError
-from messaging.wire.native import VERSION, Kind, Notification
+from messaging.wire.native import VERSION, Kind, Level, Notification
 from messaging.wire.oslo.rpc import context_members, context_of
 from messaging.wire.oslo.text import dumps, dumps_tagged, enveloped, quoted
 
@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 NOTIFICATION_MARK = b"\x03"
+_LEVELS = frozenset(get_args(Level))
 _MARK = "\x03"
 _UNIQUE = ', "_unique_id": "\x02"'
 
@@ -99,6 +100,9 @@ def notification_from(message: dict[str, Any]) -> Notification:
     event_type = message.get("event_type")
     if not isinstance(event_type, str):
         raise DecodeError("a notification without an event type")
+    level = level_of(message)
+    if level not in _LEVELS:
+        raise DecodeError(f"a notification of level {level!r}, which is none")
     inside = message.get("_context")
     return Notification(
         VERSION,
@@ -106,7 +110,7 @@ def notification_from(message: dict[str, Any]) -> Notification:
         0,
         event_type,
         str(message.get("publisher_id") or ""),
-        level_of(message),
+        level,  # type: ignore[arg-type]  # as was just seen
         _moment(message.get("timestamp")),
         inside if isinstance(inside, dict) else context_of(message),
         message.get("payload"),
