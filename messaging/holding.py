@@ -25,9 +25,9 @@ from messaging.errors import (
     Overloaded,
     TransportError,
 )
-from messaging.message import Outgoing
+from messaging.message import Outgoing, Token
 
-__all__ = ["Holding", "answer", "tell_taken", "told_at_close"]
+__all__ = ["Holding", "answer", "tell_one", "tell_taken", "told_at_close"]
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +56,15 @@ def tell_taken(outgoings: Sequence[Outgoing]) -> None:
                 token.all_taken(list(run))
             except Exception:
                 _log.exception("the sender of a message failed on its news")
+
+
+def tell_one(sender: Token, outgoings: Sequence[Outgoing]) -> list[Outgoing]:
+    """Tell one sender that its messages are taken, and return those of others."""
+    own = [outgoing for outgoing in outgoings if outgoing.token is sender]
+    others = [outgoing for outgoing in outgoings if outgoing.token is not sender] if len(own) < len(outgoings) else []
+    if own:
+        sender.all_taken(own)
+    return others
 
 
 def told_at_close(error: Exception) -> Exception:

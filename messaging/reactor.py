@@ -25,14 +25,15 @@ import time
 from _thread import LockType
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from messaging.backoff import draw
 from messaging.deadline import Clock
-from messaging.drivers.base import Capabilities, Connection, ConnectionEvents, Services, State
+from messaging.drivers.base import Capabilities, CollectableConnection, Connection, ConnectionEvents, Services, State
 from messaging.errors import Closed, ConnectFailed, Delivered, TransportError
-from messaging.holding import Holding, answer, tell_taken, told_at_close
-from messaging.message import Delivery, Outcome, Outgoing, SentResult, Source, SourceKind, by_source
+from messaging.holding import Holding, answer, tell_one, tell_taken, told_at_close
+from messaging.message import Delivery, Outcome, Outgoing, SentResult, Source, SourceKind, Token, by_source
 from messaging.offload import Offload
 from messaging.relay import Relay
 from messaging.settlements import Settlements, Told
@@ -85,7 +86,7 @@ class Reactor:
         self.timers = Timers()
         self.timers.hooks.append(self._expire_held)
         self._in_events = False
-        self._offload: Offload | None = None
+        self._offload = Offload()
         self._connect = connect
         self._relay = Relay(self)
         self._connection = connect(self._relay, self)
@@ -110,6 +111,20 @@ class Reactor:
         """Send a message and wait until `bell` is rung (True) or the time is `until`. Blocks. Raises Closed."""
         self.publish(outgoing)
         return bell.acquire(timeout=max(0.0, until - self.clock()))
+
+    def collect(self, sender: Token, timeout: float) -> bool:
+        """Fetch, or wait up to `timeout` seconds for, what is taken; tell `sender` at once, and others on the owner.
+        False: nobody has waited, because the owner alone can tell.
+        """
+        if not (self.capabilities.collects and self.holding.ready):
+            return False
+        taken = cast("CollectableConnection", self._connection).collect(timeout)
+        if taken is None:
+            return False
+        others = tell_one(sender, taken)
+        if others:
+            self._append(partial(tell_taken, others))
+        return True
 
     def accept(self, delivery: Delivery) -> None:
         """Settle one delivery as done; the fast form of `settle`, batched with its neighbours in the inbox."""
@@ -225,8 +240,6 @@ class Reactor:
 
     def offload(self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
         """Run what blocks in a bounded pool of threads."""
-        if self._offload is None:
-            self._offload = Offload()
         self._offload.run(function, done)
 
     # Inbox
@@ -336,13 +349,10 @@ class Reactor:
         if now >= timers.due:
             self._in_events = True
             try:
-                timers.run(now, self._call_timer)
+                timers.run(now, partial(self._shield, "a timer failed"))
             finally:
                 self._in_events = False
         return timers.due - now if timers.due > now else 0.0
-
-    def _call_timer(self, function: Callable[[], None]) -> None:
-        self._shield("a timer failed", function)
 
     def _expire_held(self, now: float) -> float:
         self.holding.expire(now)
@@ -380,8 +390,7 @@ class Reactor:
         self._refuse_inbox()
         self._subscriptions.refuse(cause)
         self._changed()
-        if self._offload is not None:
-            self._offload.close()
+        self._offload.close()
         self._closed.set()
 
     def _broke(self, error: Exception) -> None:

@@ -7,7 +7,8 @@ above.
 
 `Connection` is a *pump*: whoever owns it calls `pump(timeout)` again and again, and everything happens in there. The
 owner may be a thread or an event loop and may change between two pumps, so a connection must not remember a thread.
-Only `wake()` may be called from elsewhere (and `publish`, where `threadsafe_publish` is declared).
+Only `wake()` may be called from elsewhere (and `publish`, where `threadsafe_publish` is declared, and `collect`, where
+`collects` is).
 
 Rules, each a scenario of the conformance suite:
 
@@ -127,6 +128,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     max_body: int = 2**31 - 1
     """Bytes."""
     threadsafe_publish: bool = False
+    collects: bool = False
+    """Whoever waits for the outcomes of many messages may fetch them himself: `Connection.collect` is there."""
     shared_roles: bool = False
     """One connection serves all roles of a transport."""
     flow_control: bool = False
@@ -234,6 +237,16 @@ class Connection(Protocol):
 
     def counts(self) -> dict[str, int]:
         """What only the driver sees, by name: undecodable, stale settlements, reconnects, dropped frames, ..."""
+
+
+class CollectableConnection(Connection, Protocol):
+    """A connection with `collects`: for libraries that take their reports to whichever thread asks for them."""
+
+    def collect(self, timeout: float) -> Sequence[Outgoing] | None:
+        """Wait for up to `timeout` seconds, and at most 10 ms, until something is taken, and return all that is; no
+        event is fired for that. None: nothing can be fetched now, and nobody has waited. Any thread, and the owner
+        keeps away for a moment. What else there is to tell is told by the owner.
+        """
 
 
 class Driver(Protocol):

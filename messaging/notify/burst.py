@@ -40,7 +40,7 @@ class Way(msgspec.Struct, frozen=True, eq=False):
     session: NotifySession
     publisher_id: str
     levels: Mapping[str, tuple[str, Route, dict[str, Any]]]
-    """By level: the topic, its route, and the headers that all its messages have."""
+    """By level: the topic, its route, and the headers that all its messages have, with a place for their ids."""
     timeout: float
     """Seconds."""
     retry: int | None
@@ -56,21 +56,25 @@ class Way(msgspec.Struct, frozen=True, eq=False):
         retry: int | None,
     ) -> Way:
         """Make one: `topics` and routes by level, and what the notifier sends with everything."""
-        levels = {level: (topic, route, {**headers, LEVEL_HEADER: level}) for level, (topic, route) in topics.items()}
+        levels = {
+            level: (topic, route, {**headers, LEVEL_HEADER: level, MESSAGE_ID: ""})
+            for level, (topic, route) in topics.items()
+        }
         return cls(session, publisher_id, levels, timeout, retry)
 
 
 class Burst(Operation, kw_only=True):
     """What one pipeline has under way on the short way. It is never ended itself: its parts are.
 
-    A message is `under_way` from its start to its end. Who takes it out has ended it: mostly the owner, on the news
-    that it is taken; or its Sending, which it gets when there are other news. Its place in the pipeline stands
-    beside it.
+    A message is `under_way` from its start on, with its place in the pipeline. Who takes it out of that table has its
+    end: mostly on the news that it is taken, which the owner or the pipeline's own thread gets; and when there are
+    other news, it is put `aside` until the Sending that it becomes has ended.
     """
 
     way: Way
     session: NotifySession
     under_way: dict[Outgoing, int] = field(default_factory=dict)
+    aside: dict[Outgoing, Sending] = field(default_factory=dict)
     sendings: dict[int, Sending] = field(default_factory=dict)
     """What has not gone well at once, by its place in the pipeline."""
     few: int = -1
@@ -107,7 +111,17 @@ class Burst(Operation, kw_only=True):
         session = self.session
         try:
             body = session.encode(
-                Notification(VERSION, _NOTIFICATION, 0, event_type, way.publisher_id, level, time.time(), ctxt, payload)
+                Notification(
+                    VERSION,
+                    _NOTIFICATION,
+                    0,
+                    event_type,
+                    way.publisher_id,
+                    level,  # type: ignore[arg-type]  # it is a key of `levels`
+                    time.time(),
+                    ctxt,
+                    payload,
+                )
             )
         except (TypeError, ValueError, OverflowError, RecursionError):
             return False
@@ -115,7 +129,9 @@ class Burst(Operation, kw_only=True):
         if len(body) > reactor.capabilities.max_body:
             return False
         deadline = session.clock() + way.timeout
-        headers = {**found[2], MESSAGE_ID: session.next_id()}
+        # A copy of what has all the keys takes half of the time of a new one (83 ns against 172).
+        headers = found[2].copy()
+        headers[MESSAGE_ID] = session.next_id()
         if key is not None:
             headers[KEY_HEADER] = key
         outgoing = Outgoing(found[1], body, headers, self, key, False, False, deadline)
@@ -134,19 +150,25 @@ class Burst(Operation, kw_only=True):
 
     def remaining(self) -> float:
         """Seconds until the last deadline; 0.0: nothing is under way."""
-        last = list(self.under_way)[-1:]
-        return last[0].deadline - self.session.clock() if last else 0.0
+        left = [*list(self.under_way)[-1:], *list(self.aside)]
+        return max(outgoing.deadline for outgoing in left) - self.session.clock() if left else 0.0
 
     def is_down_to(self, few: int) -> bool:
         """Whether no more than `few` are under way; if not, `wake` is called as soon as that is so, once."""
         # Say what is waited for, then look: an end in between sees the one or is seen by the other.
         self.few = few
-        if len(self.under_way) > few:
+        if len(self.under_way) + len(self.aside) > few:
             return False
         self.few = -1
         return True
 
-    # Outcomes; on the owner
+    def collect(self, timeout: float) -> bool:
+        """Fetch outcomes on the pipeline's thread; wait for them for up to `timeout` seconds. False: the owner alone
+        can.
+        """
+        return self.session.reactor.collect(self, timeout)
+
+    # Outcomes; on the owner, and what is taken on the pipeline's thread too
 
     def sent(self, outgoing: Outgoing, stage: Stage | None, error: Exception | None, taker: object) -> None:
         """Take the news of one message."""
@@ -165,17 +187,22 @@ class Burst(Operation, kw_only=True):
             if take(outgoing, None) is not None:
                 outgoing.token = None
                 count()
-        if len(self.under_way) <= self.few:
-            self._tell_few()
+        self._tell_few()
 
     def _by_itself(self, outgoing: Outgoing) -> Sending | None:
         """Make a message an operation of its own; None when it has ended or is one already."""
-        place = self.under_way.get(outgoing)
-        if place is None:
+        if outgoing not in self.under_way:
             return None
         sending = self._sending(outgoing)
-        if self.sendings.setdefault(place, sending) is not sending:
+        # Into one table before it is out of the other: whoever looks meanwhile must not find it in none.
+        self.aside.setdefault(outgoing, sending)
+        place = self.under_way.pop(outgoing, None)
+        if place is None:
+            # Taken at this moment, or made one by somebody else.
+            if self.aside.get(outgoing) is sending:
+                self._ended(outgoing)
             return None
+        self.aside[outgoing] = self.sendings[place] = sending
         outgoing.token = sending
         self.session.operations.pending.add(sending)
         return sending
@@ -195,13 +222,13 @@ class Burst(Operation, kw_only=True):
         )
 
     def _ended(self, outgoing: Outgoing) -> None:
-        self.under_way.pop(outgoing, None)
-        if len(self.under_way) <= self.few:
-            self._tell_few()
+        self.aside.pop(outgoing, None)
+        self._tell_few()
 
     def _tell_few(self) -> None:
-        self.few = -1
-        self.wake()
+        if len(self.under_way) + len(self.aside) <= self.few:
+            self.few = -1
+            self.wake()
 
     # In the table of operations
 
@@ -240,7 +267,7 @@ class Burst(Operation, kw_only=True):
 
     def give_up(self, why: str) -> None:
         """End everything as cancelled; the pipeline's thread."""
-        for outgoing in list(self.under_way):
+        for outgoing in [*list(self.under_way), *list(self.aside)]:
             outgoing.withdrawn = True
         operations = self.session.operations
 
@@ -263,7 +290,7 @@ class Burst(Operation, kw_only=True):
         late: dict[int, Sending] = {}
         for outgoing in list(self.under_way):
             place = self.under_way.get(outgoing)
-            if place is not None and place not in self.sendings:
+            if place is not None:
                 # The owner is late, and will count whatever becomes of this one.
                 outgoing.withdrawn = True
                 sending = late[place] = self._sending(outgoing)

@@ -26,6 +26,10 @@ from messaging.notify.verbs import Verbs
 
 __all__ = ["Pipeline", "submit"]
 
+_COLLECT_EVERY = 128
+"""Notifications after which the outcomes of earlier ones are fetched, where this thread may do that. For Kafka 12 to
+20 % more go through than where the owner fetches them meanwhile, since the two take the interpreter from each other.
+"""
 _LATE = 0.05
 """Seconds by which whoever ends what is overdue may be late."""
 
@@ -123,10 +127,14 @@ class Pipeline(BasePipeline, Verbs[None]):
             # Who has to wait, waits for half of the room: woken for the next end, it would take the interpreter from
             # the thread that brings them, again and again.
             limit = self._limit
-            if len(burst.under_way) >= limit and not self._wait_for(burst, limit // 2, burst.timeout):
+            if len(burst.under_way) + len(burst.aside) >= limit and not self._wait_for(
+                burst, limit // 2, burst.timeout
+            ):
                 raise self._full()
             if burst.start(self._count, level, ctxt, event_type, payload, key):
                 self._count += 1
+                if not self._count % _COLLECT_EVERY:
+                    burst.collect(0.0)
                 return
         notifier = self._notifier
         if not self._under_way.begin(notifier._timeout):
@@ -164,7 +172,8 @@ class Pipeline(BasePipeline, Verbs[None]):
             self._bell.clear()
             if burst.is_down_to(few):
                 return True
-            if not self._bell.wait(max(0.0, until - time.monotonic())):
+            left = max(0.0, until - time.monotonic())
+            if not (left and burst.collect(left)) and not self._bell.wait(left):
                 return burst.is_down_to(few)
 
     def __enter__(self) -> Self:

@@ -38,9 +38,9 @@ def counts_the_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     sound = NotifierConnection._connected
 
     def impatient(self: NotifierConnection, user: configuration.Login) -> None:
-        sign = self._sign
+        sign = self._reports.last
         sound(self, user)
-        self._sign = sign
+        self._reports.last = sign
 
     monkeypatch.setattr(NotifierConnection, "_connected", impatient)
 

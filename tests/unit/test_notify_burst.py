@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -131,13 +132,14 @@ def test_one_that_was_lost_is_sent_again(rig: Rig) -> None:
     """A loss is made good within the deadline, with the same message id, and is under way until then."""
     (first,) = rig.start(1)
     rig.reactor.tell(first, Stage.WRITTEN, ConnectionLost("gone", delivered=Delivered.MAYBE))
-    assert list(rig.burst.under_way) == [first]
+    assert list(rig.burst.aside) == [first]
+    assert not rig.burst.is_down_to(0)
     rig.reactor.later.pop()()
     again = rig.reactor.published[-1]
     assert again is not first
     assert again.headers[MESSAGE_ID] == first.headers[MESSAGE_ID]
     rig.reactor.tell(again)
-    assert not rig.burst.under_way
+    assert rig.burst.is_down_to(0)
     assert all(sending.error is None for sending in rig.burst.troubled().values())
     assert rig.counts() == {"sent": 1, "taken": 1}
 
@@ -284,3 +286,31 @@ def test_many_are_taken_at_once(rig: Rig) -> None:
     assert list(rig.burst.under_way) == [messages[3]]
     assert woken == [1]
     assert rig.counts() == {"sent": 4, "taken": 3}
+
+
+@pytest.mark.parametrize("other", ["taken", "made one too"])
+def test_one_that_ends_on_two_threads_ends_once(rig: Rig, monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+    """While the owner makes a message a Sending, the pipeline's thread gets the news that it is taken, or comes to the
+    same end: whoever has taken it out of the table has it, and the other leaves it alone.
+    """
+    (outgoing,) = rig.start(1)
+    make = rig.burst._sending
+    meanwhile: list[Callable[[], object]] = [lambda: rig.burst.all_taken([outgoing])]
+    if other != "taken":
+        meanwhile = [rig.burst.parts]
+
+    def made(message: Outgoing) -> Sending:
+        sending = make(message)
+        while meanwhile:
+            meanwhile.pop()()
+        return sending
+
+    monkeypatch.setattr(Burst, "_sending", lambda burst, message: made(message))
+    assert rig.burst.parts() == []
+    assert rig.counts() == ({"sent": 1, "taken": 1} if other == "taken" else {"sent": 1})
+    assert rig.burst.is_down_to(0) == (other == "taken")
+    if other != "taken":
+        rig.reactor.tell(outgoing)
+    assert rig.burst.is_down_to(0)
+    assert not [sending for sending in rig.burst.troubled().values() if sending.error is not None]
+    assert rig.counts() == {"sent": 1, "taken": 1}

@@ -45,6 +45,7 @@ class Driver:
             ordering="key",
             max_body=settings.max_body,
             threadsafe_publish=True,
+            collects=True,
         )
 
     def connect(self, settings: KafkaSettings, role: Role, events: ConnectionEvents, services: Services) -> Connection:

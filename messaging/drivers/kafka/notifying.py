@@ -2,8 +2,9 @@
 
 `publish` gives a message to the library at once, on the caller's thread (measured: 0.24 ms from there to the
 confirmation, 9.3 ms by way of an owner that cannot be woken). The owner polls for reports while any are due, and
-rests on a descriptor while none are. What the library has taken cannot be recalled: a sender whose deadline passes
-before its report is told MAYBE, by whoever keeps its deadline above.
+rests on a descriptor while none are. A thread that sends very many collects the reports by itself (`collect`), and the
+owner keeps away meanwhile, because each of them would take the interpreter from the other. What the library has taken
+cannot be recalled: a sender whose deadline passes before its report is told MAYBE, by whoever keeps its deadline above.
 
 A message to a topic that was not seen yet waits here until somebody has looked whether it exists: the library would
 find out only by waiting until the message times out.
@@ -15,12 +16,12 @@ import copy
 import math
 import select
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, Producer
 
+from messaging.counters import Tally
 from messaging.drivers.base import ConnectionEvents, Services, State
 from messaging.drivers.kafka import clients, configuration, headers
 from messaging.drivers.kafka.clients import Troubles
@@ -28,6 +29,7 @@ from messaging.drivers.kafka.contact import Contact
 from messaging.drivers.kafka.options import KafkaSettings
 from messaging.drivers.kafka.preparing import find_topics
 from messaging.drivers.kafka.reasons import code_of, of_message
+from messaging.drivers.kafka.reports import CAP, Report, Reports
 from messaging.drivers.kafka.topics import names_for
 from messaging.drivers.outbox import expired, unwritten
 from messaging.drivers.wakeup import WakeUp
@@ -48,32 +50,11 @@ from messaging.message import Outcome, Outgoing, Route, SentResult, Source, Stag
 
 __all__ = ["NotifierConnection"]
 
-_CAP = 0.01
-"""Seconds for which the library may wait: it cannot be woken."""
 _LOOK = 0.05
 """Seconds between two looks at the deadlines of what waits for its topic."""
 _PURGE = 0.5
 """Seconds for the library to give up what it has at close."""
-_WRITTEN, _TAKEN = Stage.WRITTEN, Stage.TAKEN
-
-
-class _Report(msgspec.Struct, gc=False):
-    """Takes the library's report on one message; called in whoever polls.
-
-    Not for the garbage collector, like all that is made for each message and is in no circle.
-    """
-
-    outgoing: Outgoing
-    connection: NotifierConnection
-
-    def __call__(self, error: KafkaError | None, message: Message) -> None:
-        outgoing = self.outgoing
-        if error is None:
-            outgoing.stage = _TAKEN
-            if outgoing.confirm:
-                self.connection._stored.append(outgoing)
-        else:
-            self.connection._failed(outgoing, error, str(message.topic()))
+_WRITTEN = Stage.WRITTEN
 
 
 class NotifierConnection:
@@ -105,8 +86,7 @@ class NotifierConnection:
         """What waits for its topic, or for room in the library's buffer."""
         self._asked: set[str] = set()
         self._look_at = math.inf
-        self._stored: list[Outgoing] = []
-        """Reported as stored, and not told yet."""
+        self._reports = Reports(services.clock, self._failed)
         self._news: list[SentResult] = []
         self._answers: deque[SentResult] = deque()
         """The same from other threads."""
@@ -114,14 +94,15 @@ class NotifierConnection:
         self._poller = select.poll()
         self._poller.register(self._wakeup.descriptor, select.POLLIN)
         self._resting = False
+        """Whether the owner waits for anything at all: whoever sends wakes it, and whoever calls `wake`."""
+        self._dozing = False
+        """Whether it waits while others collect reports: only `wake` wakes it."""
         self._woken = False
         self._full = False
-        self._sign = 0.0
-        """When the brokers last confirmed something, or nothing was under way."""
         self._close_by: float | None = None
         self._purged = False
         self._closed = False
-        self._refused = 0
+        self._refused = Tally()
 
     # Publishing: any thread
 
@@ -164,7 +145,7 @@ class NotifierConnection:
                 raise TooLarge(f"the message has {len(body)} bytes, and option max_body allows {self._max_body}")
             told = None if self._plain else headers.encode(outgoing.headers)
             # By position: names cost as much again as the call (1.6 us against 0.9).
-            producer.produce(topic, body, outgoing.key, -1, _Report(outgoing, self), None, 0, told)
+            producer.produce(topic, body, outgoing.key, -1, Report(outgoing, self._reports), None, 0, told)
         except BufferError:
             outgoing.stage = None
             if not self._full:
@@ -182,6 +163,16 @@ class NotifierConnection:
                 self._resting = False
                 self._wakeup.ring()
         return True
+
+    def collect(self, timeout: float) -> Sequence[Outgoing] | None:
+        """See CollectableConnection; any thread."""
+        producer = self._producer
+        if producer is None or self._closed:
+            return None
+        taken = self._reports.collect(producer, timeout)
+        if self._answers:
+            self.wake()
+        return taken
 
     def _refusal(self, error: Exception, topic: str) -> MessagingError:
         if isinstance(error, MessagingError):
@@ -205,8 +196,9 @@ class NotifierConnection:
         if isinstance(refusal, NoRoute):
             # It was deleted; the next message looks again.
             self._known.discard(topic)
-        self._refused += 1
-        self._news.append(SentResult(outgoing, outgoing.stage, refusal))
+        self._refused.add()
+        self._reports.last = self._clock()
+        self._answers.append(SentResult(outgoing, outgoing.stage, refusal))
 
     def _tell(self, result: SentResult) -> None:
         self._answers.append(result)
@@ -223,8 +215,9 @@ class NotifierConnection:
         while self._posted:
             self._posted.popleft()()
         if self._producer is not None:
-            # Also serves what the library has to tell of its brokers.
-            self._producer.poll(0)
+            if now >= self._reports.left_until:
+                # Also serves what the library has to tell of its brokers.
+                self._producer.poll(0)
             self._watch(now)
         if self._retired:
             self._poll_retired()
@@ -241,11 +234,20 @@ class NotifierConnection:
         if self._woken or self._answers or self._posted or timeout <= 0.0:
             self._woken = False
             return
+        now = self._clock()
         if self._producer is not None and self._under_way():
-            self._producer.poll(min(timeout, _CAP))
+            if now < self._reports.left_until:
+                self._dozing = True
+                # The look after the flag: whoever wakes does it the other way round.
+                if not self._woken:
+                    self._poller.poll(math.ceil(1000 * min(timeout, self._reports.left_until - now, CAP)))
+                self._dozing = False
+                self._wakeup.silence()
+            else:
+                self._producer.poll(min(timeout, CAP))
             self._woken = False
             return
-        wait = min(timeout, max(0.0, self._next_due() - self._clock()), 1.0)
+        wait = min(timeout, max(0.0, self._next_due() - now), 1.0)
         self._resting = True
         # The look after the flag: whoever posts does it the other way round.
         if not self._wanted():
@@ -271,10 +273,10 @@ class NotifierConnection:
     def _watch(self, now: float) -> None:
         failure = self._troubles.outage()
         if failure is None:
-            if self._stored or self._news or not self._under_way():
-                self._sign = now
-            elif now - self._sign > 2 * self._settings.heartbeat and self._contact.state is State.READY:
-                self._sign = now
+            if self._reports.stored or not self._under_way():
+                self._reports.last = now
+            elif now - self._reports.last > 2 * self._settings.heartbeat and self._contact.state is State.READY:
+                self._reports.last = now
                 failure = ConnectFailed(
                     f"the Kafka brokers have confirmed nothing for {2 * self._settings.heartbeat:g} s"
                 )
@@ -304,7 +306,7 @@ class NotifierConnection:
     def _connected(self, user: configuration.Login) -> None:
         self._user = user
         # What is under way has had no chance yet to be confirmed.
-        self._sign = self._clock()
+        self._reports.last = self._clock()
         if self._producer is None:
             self._producer = clients.make_producer(
                 configuration.producer(self._settings, user, self.client_id), self._troubles
@@ -368,9 +370,8 @@ class NotifierConnection:
         self._tell_room()
         while self._answers:
             self._news.append(self._answers.popleft())
-        if self._stored:
-            stored, self._stored = self._stored, []
-            self._events.on_taken(stored)
+        if self._reports.stored:
+            self._events.on_taken(self._reports.take())
         if self._news:
             news, self._news = self._news, []
             self._events.on_sent(news)
@@ -421,7 +422,7 @@ class NotifierConnection:
     def wake(self) -> None:
         """See Connection; any thread, and signal handlers."""
         self._woken = True
-        if self._resting:
+        if self._resting or self._dozing:
             self._wakeup.ring()
 
     def fileno(self) -> int | None:
@@ -448,7 +449,7 @@ class NotifierConnection:
 
     def counts(self) -> dict[str, int]:
         """See Connection."""
-        return {"reconnects": self._contact.reconnects, "refused": self._refused}
+        return {"reconnects": self._contact.reconnects, "refused": int(self._refused)}
 
 
 def _unsent(outgoing: Outgoing, cause: BaseException) -> SentResult:
