@@ -112,9 +112,11 @@ def peak(times: list[float], window: float) -> int:
 
 def test_a_crowd_comes_back_spread_out(tmp_path: Path, mistreated_rabbit: Rabbit) -> None:
     """A hundred clients of a broker that was killed come back all, and not at once: as the broker's log has it, no more
-    than two thirds of them within any second. Planted: without jitter nearly all of them come together.
+    than 55 of them within any second. Planted: without jitter nearly all of them come together.
     """
-    number = 100
+    # About 40 do on a machine that is free. A busy one takes more than a second for those that come together: it was
+    # seen to let in 63 of them in one.
+    number, most = 100, 55
     fleet = Fleet(tmp_path, mistreated_rabbit)
     try:
         fleet.receiver("a").expect("ready")
@@ -134,8 +136,8 @@ def test_a_crowd_comes_back_spread_out(tmp_path: Path, mistreated_rabbit: Rabbit
         print(f"most logins within a second, of {number}: {peaks}")
     finally:
         fleet.close()
-    assert peaks["sound"] <= number * 2 / 3
-    assert peaks["in step"] > number * 2 / 3
+    assert peaks["sound"] <= most
+    assert peaks["in step"] > most
 
 
 def refused(broker: Rabbit, scheme: str, timeout: float, least: int = 1) -> tuple[MessagingError, float, int]:
