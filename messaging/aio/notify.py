@@ -181,7 +181,7 @@ class Pipeline(BasePipeline, Verbs[_Awaited]):
         self._transport.bind()
         burst = self._burst if self._epoch == self._notifier.transport.epoch else self._renewed()
         if burst is not None and headers is None:
-            if len(burst.under_way) + len(burst.aside) >= self._limit:
+            if burst.number() >= self._limit:
                 await self._wait_for(burst, self._limit // 2)
             if burst.start(self._count, level, ctxt, event_type, payload, key):
                 self._count += 1

@@ -129,7 +129,9 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes."""
     threadsafe_publish: bool = False
     collects: bool = False
-    """Whoever waits for the outcomes of many messages may fetch them himself: `Connection.collect` is there."""
+    """Whoever waits for the outcomes of many messages may fetch them himself: connections of notifiers are a
+    CollectableConnection.
+    """
     shared_roles: bool = False
     """One connection serves all roles of a transport."""
     flow_control: bool = False

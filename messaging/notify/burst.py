@@ -75,6 +75,7 @@ class Burst(Operation, kw_only=True):
     session: NotifySession
     under_way: dict[Outgoing, int] = field(default_factory=dict)
     aside: dict[Outgoing, Sending] = field(default_factory=dict)
+    """With a Sending that has not ended."""
     sendings: dict[int, Sending] = field(default_factory=dict)
     """What has not gone well at once, by its place in the pipeline."""
     few: int = -1
@@ -153,11 +154,15 @@ class Burst(Operation, kw_only=True):
         left = [*list(self.under_way)[-1:], *list(self.aside)]
         return max(outgoing.deadline for outgoing in left) - self.session.clock() if left else 0.0
 
+    def number(self) -> int:
+        """How many have not ended."""
+        return len(self.under_way) + len(self.aside)
+
     def is_down_to(self, few: int) -> bool:
         """Whether no more than `few` are under way; if not, `wake` is called as soon as that is so, once."""
         # Say what is waited for, then look: an end in between sees the one or is seen by the other.
         self.few = few
-        if len(self.under_way) + len(self.aside) > few:
+        if self.number() > few:
             return False
         self.few = -1
         return True
@@ -226,7 +231,7 @@ class Burst(Operation, kw_only=True):
         self._tell_few()
 
     def _tell_few(self) -> None:
-        if len(self.under_way) + len(self.aside) <= self.few:
+        if self.number() <= self.few:
             self.few = -1
             self.wake()
 

@@ -127,6 +127,7 @@ class Pipeline(BasePipeline, Verbs[None]):
             # Who has to wait, waits for half of the room: woken for the next end, it would take the interpreter from
             # the thread that brings them, again and again.
             limit = self._limit
+            # `number`, written out: this runs once per notification.
             if len(burst.under_way) + len(burst.aside) >= limit and not self._wait_for(
                 burst, limit // 2, burst.timeout
             ):

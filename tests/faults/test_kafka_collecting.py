@@ -39,25 +39,21 @@ def broker() -> Iterator[Worker]:
         worker.close()
 
 
+@pytest.fixture(scope="module")
+def bootstrap(broker: Worker) -> str:
+    """Where it is, when it has the topic."""
+    address: str = broker.expect("ready")["bootstrap"]
+    broker.ask("create", topic=f"messaging.{NAME}")
+    return address
+
+
 @pytest.fixture
-def transport(broker: Worker) -> Iterator[messaging.Transport]:
+def transport(broker: Worker, bootstrap: str) -> Iterator[messaging.Transport]:
     """Open a transport over which something was sent already."""
-    bootstrap = broker_address(broker)
     with messaging.open_transport(f"kafka://{bootstrap}/", create_topics="no", heartbeat=10.0) as transport:
         notify.Notifier(transport, topics=[NAME], timeout=10).info({}, "event", 0)
         yield transport
     broker.signal(signal.SIGCONT)
-
-
-_addresses: dict[Worker, str] = {}
-
-
-def broker_address(broker: Worker) -> str:
-    """Where it is; the topic is made when that is asked for the first time."""
-    if broker not in _addresses:
-        _addresses[broker] = broker.expect("ready")["bootstrap"]
-        broker.ask("create", topic=f"messaging.{NAME}")
-    return _addresses[broker]
 
 
 def taken(transport: messaging.Transport) -> int:

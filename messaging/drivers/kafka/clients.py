@@ -24,7 +24,10 @@ from confluent_kafka.admin import AdminClient
 from messaging.drivers.kafka.reasons import code_of, explained, is_login, is_outage, of_connection
 from messaging.errors import ConfigError, ConnectFailed, Forked
 
-__all__ = ["Log", "Troubles", "ask", "check_fork", "client_id", "dispose", "make_consumer", "make_producer"]
+__all__ = ["CAP", "Log", "Troubles", "ask", "check_fork", "client_id", "dispose", "make_consumer", "make_producer"]
+
+CAP = 0.01
+"""Seconds for which the library may wait: it cannot be woken."""
 
 _log = logging.getLogger(__name__)
 _numbers = itertools.count(1)

@@ -16,6 +16,7 @@ from typing import Any
 
 from messaging.drivers.base import ConnectionEvents, Services, State
 from messaging.drivers.kafka import clients, configuration
+from messaging.drivers.kafka.clients import CAP
 from messaging.drivers.kafka.contact import Contact
 from messaging.drivers.kafka.copies import Copier
 from messaging.drivers.kafka.options import KafkaSettings
@@ -29,8 +30,6 @@ from messaging.message import Delivery, Outcome, Outgoing, SentResult, Source, S
 
 __all__ = ["ListenerConnection"]
 
-_CAP = 0.01
-"""Seconds for which the library may wait: it cannot be woken."""
 _SHORT = 0.001
 """Seconds for which settlements are let come together, while handlers are quick."""
 _QUICK = 0.05
@@ -110,9 +109,9 @@ class ListenerConnection:
             return 0.0
         if reading:
             self._full_since = math.inf
-            return min(wait, _CAP)
+            return min(wait, CAP)
         if self._copier.under_way:
-            wait = min(wait, _CAP)
+            wait = min(wait, CAP)
         if self._full_since == math.inf:
             self._full_since = now
         if self._groups and now - self._full_since < _QUICK:

@@ -24,12 +24,12 @@ from confluent_kafka import KafkaError, Producer
 from messaging.counters import Tally
 from messaging.drivers.base import ConnectionEvents, Services, State
 from messaging.drivers.kafka import clients, configuration, headers
-from messaging.drivers.kafka.clients import Troubles
+from messaging.drivers.kafka.clients import CAP, Troubles
 from messaging.drivers.kafka.contact import Contact
 from messaging.drivers.kafka.options import KafkaSettings
 from messaging.drivers.kafka.preparing import find_topics
 from messaging.drivers.kafka.reasons import code_of, of_message
-from messaging.drivers.kafka.reports import CAP, Report, Reports
+from messaging.drivers.kafka.reports import Report, Reports
 from messaging.drivers.kafka.topics import names_for
 from messaging.drivers.outbox import expired, unwritten
 from messaging.drivers.wakeup import WakeUp

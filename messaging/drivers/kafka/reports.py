@@ -15,12 +15,11 @@ from collections.abc import Callable
 import msgspec
 from confluent_kafka import KafkaError, Message, Producer
 
+from messaging.drivers.kafka.clients import CAP
 from messaging.message import Outgoing, Stage
 
-__all__ = ["CAP", "Report", "Reports"]
+__all__ = ["Report", "Reports"]
 
-CAP = 0.01
-"""Seconds for which the library may wait: it cannot be woken."""
 _LEFT = 0.01
 """Seconds for which reports are left to whoever has collected some: he comes again sooner, or not at all."""
 _TAKEN = Stage.TAKEN
@@ -67,7 +66,7 @@ class Reports:
     def collect(self, producer: Producer, timeout: float) -> list[Outgoing]:
         """Take what there is, or comes within `timeout` seconds (and CAP), and return what is stored. Any thread.
 
-        A signal handler that raises in here may cost one report: its message ends at its deadline, as MAYBE.
+        A signal handler that raises meanwhile costs what was just taken: it ends at its deadlines, as MAYBE.
         """
         self.left_until = math.inf
         try:
