@@ -10,16 +10,10 @@ import messaging
 from messaging import Delivered, ServerLost, rpc
 from tests.faults.conftest import Stage
 from tests.faults.history import History
-from tests.faults.processes import Stall, Worker, until
+from tests.faults.processes import Stall, until
 
 TIMEOUT, RUNNING = 1.2, 0.8
 """Seconds until callers give up, and those of a handler that must not end before its process is stopped."""
-
-
-def stop(worker: Worker) -> None:
-    """Stop a process, and wait until it stands."""
-    worker.signal(signal.SIGSTOP)
-    until(worker.stopped, "the process stands still")
 
 
 def asked_while_stopped(stage: Stage, plant: str = "") -> tuple[History, float, dict[str, int]]:
@@ -34,7 +28,7 @@ def asked_while_stopped(stage: Stage, plant: str = "") -> tuple[History, float, 
         assert client.call(None, "name") == "a"
         futures = [stage.submit(client, TIMEOUT, "work", "running", seconds=RUNNING)]
         stage.effects(1)
-        stop(worker)
+        worker.signal(signal.SIGSTOP)
         futures += [stage.submit(client, TIMEOUT, "work", f"unseen-{number}") for number in range(20)]
         wait(futures, TIMEOUT + 5)
     goes_on = time.monotonic() + 0.4
@@ -71,7 +65,7 @@ def test_an_answer_that_comes_too_late_goes_to_nobody(stage: Stage) -> None:
     client = rpc.Client(transport, messaging.Target(topic="t"), timeout=10)
     given_up = client.submit(None, "work", id="given-up", seconds=RUNNING)
     stage.effects(1)
-    stop(worker)
+    worker.signal(signal.SIGSTOP)
     assert given_up.cancel()
     waiting = [client.submit(None, "echo", value=number) for number in range(20)]
     worker.signal(signal.SIGCONT)
@@ -94,7 +88,7 @@ def test_a_stalled_server_is_noticed_and_used_again_when_it_goes_on(stage: Stage
     client = rpc.Client(transport, messaging.Target(topic="t"), timeout=10, wait_for_ready=True)
     held = client.submit(None, "hold", id="held", seconds=10)
     stage.effects(1)
-    stop(worker)
+    worker.signal(signal.SIGSTOP)
     with Stall() as stall:
         begun = time.monotonic()
         error = held.exception(10)
