@@ -108,7 +108,7 @@ def test_a_killed_server_leaves_discovery_and_the_other_one_serves_at_once(stage
         client.prepare(server="a").call(None, "name")
     assert refused.value.delivered is Delivered.NO
     # Without waiting for the deadline of 5 s.
-    assert time.monotonic() - begun < 1.0
+    assert time.monotonic() - begun < 4.0
 
 
 def kills_at_random(stage: Stage, kills: int, background: Callable[..., Any], *, plant: str = "") -> History:

@@ -92,13 +92,13 @@ def test_wake_ends_a_waiting_pump(pair: tuple[Member, Member]) -> None:
     server.connection.wake()
     begin = time.monotonic()
     server.connection.pump(5.0)
-    assert time.monotonic() - begin < 1.0
+    assert time.monotonic() - begin < 4.0
     timer = threading.Timer(0.05, server.connection.wake)
     timer.start()
     begin = time.monotonic()
     while time.monotonic() - begin < 0.05:
         server.connection.pump(5.0)
-    assert time.monotonic() - begin < 1.0
+    assert time.monotonic() - begin < 4.0
     timer.join()
 
 
@@ -184,7 +184,7 @@ def test_closing_ends_in_time_when_a_peer_does_not_answer(pair: tuple[Member, Me
     pump_until(lambda: server.deliveries, client, server)
     client.connection.close(0.3)
     seconds = pump_until(lambda: client.closed, client)
-    assert 0.25 < seconds < 1.5
+    assert 0.25 < seconds < 10.0
     error = client.of(written)[0].error
     assert error is not None
     assert getattr(error, "delivered", None) is Delivered.MAYBE
@@ -211,8 +211,9 @@ def test_closing_a_server_tells_its_callers_at_once(pair: tuple[Member, Member],
     client.outcome(call, server)
     server.connection.close(1.0)
     assert list(Path(url.removeprefix("zmq+local://")).iterdir()) == []
-    seconds = pump_until(lambda: server.closed and client.lost_peers, client, server)
-    assert seconds < 1.0
+    with Stall() as stall:
+        seconds = pump_until(lambda: server.closed and client.lost_peers, client, server)
+    assert seconds < 1.0 + stall.worst
     assert client.lost_peers == [call.taker]
     assert isinstance(client.outcome(client.send(ANY)).error, NoRoute)
 

@@ -17,6 +17,7 @@ from messaging.drivers.zmq.callers import Caller
 from messaging.drivers.zmq.frames import PROBE, Hello
 from messaging.drivers.zmq.waiter import Waiter
 from messaging.message import Source
+from tests.faults.processes import Stall
 from tests.unit.zmq_peers import ANY, Member, any_source, members, pump_until
 
 
@@ -108,9 +109,11 @@ def test_a_wait_lasts_as_long_as_asked_and_no_longer(way: str) -> None:
     if way == "loop":
         waiter.fileno()
     for timeout in (0.0, 0.0004, 0.02):
-        begin = time.monotonic()
-        assert waiter.wait(timeout) == []
-        assert timeout <= time.monotonic() - begin < timeout + 0.2
+        with Stall() as stall:
+            begin = time.monotonic()
+            assert waiter.wait(timeout) == []
+            took = time.monotonic() - begin
+        assert timeout <= took < timeout + 0.2 + stall.worst
     waiter.close()
 
 
@@ -124,7 +127,7 @@ def test_a_ring_ends_one_wait(way: str) -> None:
             waiter.wake()
         begin = time.monotonic()
         waiter.wait(5.0)
-        assert time.monotonic() - begin < 1.0
+        assert time.monotonic() - begin < 4.0
         waiter.wait(0.0)
         begin = time.monotonic()
         waiter.wait(0.02)
@@ -133,7 +136,7 @@ def test_a_ring_ends_one_wait(way: str) -> None:
     timer.start()
     begin = time.monotonic()
     waiter.wait(5.0)
-    assert time.monotonic() - begin < 1.0
+    assert time.monotonic() - begin < 4.0
     timer.join()
     waiter.close()
 
