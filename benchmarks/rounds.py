@@ -1,9 +1,9 @@
 """The order in which the subjects take turns, and what came out.
 
 Within a row every round visits each subject once, and each round begins with another one, so that whatever else the
-machine does hits all alike. The first round warms up and is not counted, nor are some more where the broker needs them.
-Bursts have one more, and the last of these finds the number that fills the time: the first holds connecting, which some
-do at their first message.
+machine does hits all alike. The first round after a start warms up and is not counted, nor are some more where the
+broker needs them. Bursts have one more, and the last of these finds the number that fills the time: the first holds
+connecting, which some do at their first message.
 """
 
 from __future__ import annotations
@@ -64,6 +64,15 @@ class Run:
         """Measure one row; a subject that fails keeps the reason and is left out from then on."""
         _progress(row.title)
         cells = self.results.cells[row.name] = {subject: Cell() for subject in subjects}
+        for start in range(row.starts):
+            if start:
+                self._stop(row.servers)
+            self._rounds_of(row, cells)
+        if row.servers != 1:
+            self._stop(row.servers)
+
+    def _rounds_of(self, row: Row, cells: dict[str, Cell]) -> None:
+        """Warm up, and measure all rounds with the processes that there are."""
         counts: dict[str, int] = {}
         warming = row.warming + row.is_burst
         for number in range(-warming, self._rounds):
@@ -71,8 +80,9 @@ class Run:
                 cell = cells[subject]
                 if cell.failure:
                     continue
+                count = row.fewer.get(subject, row.count) or counts.get(subject, _FIRST_BURST)
                 try:
-                    figures = self._once(self._rig(subject, row.servers), row, counts.get(subject, _FIRST_BURST))
+                    figures = self._once(self._rig(subject, row.servers), row, count)
                 except (ImportError, OSError, ServerFailed, WorkerFailed) as error:
                     cell.failure = str(error)
                     _progress(f"  {subject}: {error}")
@@ -82,8 +92,6 @@ class Run:
                 elif row.is_burst:
                     fitting = int(figures["per_s"] * self._seconds)
                     counts[subject] = max(1, min(_LARGEST_BURST, fitting))
-        if row.servers != 1:
-            self._stop(row.servers)
 
     def stop(self) -> None:
         """Note what memory the subjects ended with, and stop them and the servers that they shared."""
@@ -93,11 +101,9 @@ class Run:
         self._stop(None)
         SERVERS.close()
 
-    def _once(self, rig: Rig, row: Row, burst: int) -> Figures:
-        if row.is_burst:
-            return rig.run(row.load, count=row.count or burst)
-        if row.count:
-            return rig.run(row.load, count=row.count)
+    def _once(self, rig: Rig, row: Row, count: int) -> Figures:
+        if row.is_burst or row.count:
+            return rig.run(row.load, count=count)
         return rig.run(row.load, seconds=self._seconds)
 
     def _rig(self, subject: str, servers: int) -> Rig:
