@@ -11,7 +11,12 @@ import time
 
 from messaging.counters import Tally
 
-__all__ = ["InFlight"]
+__all__ = ["OVERDUE", "InFlight"]
+
+OVERDUE = 5.0
+"""Seconds after its deadline by which an operation has ended, on a busy machine too: whoever ends what is overdue needs
+the processor for it. A pipeline that is full waits for as long.
+"""
 
 
 class InFlight:

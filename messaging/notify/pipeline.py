@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from messaging.around import enter
 from messaging.errors import Cancelled, Forked, StateError
-from messaging.in_flight import InFlight
+from messaging.in_flight import OVERDUE, InFlight
 from messaging.notify.base_notifier import BaseNotifier, Sent
 from messaging.notify.base_pipeline import LIMIT, RAISED, BasePipeline
 from messaging.notify.burst import Burst
@@ -129,7 +129,7 @@ class Pipeline(BasePipeline, Verbs[None]):
             limit = self._limit
             # `number`, written out: this runs once per notification.
             if len(burst.under_way) + len(burst.aside) >= limit and not self._wait_for(
-                burst, limit // 2, burst.timeout
+                burst, limit // 2, burst.timeout + OVERDUE
             ):
                 raise self._full()
             if burst.start(self._count, level, ctxt, event_type, payload, key):
@@ -138,7 +138,7 @@ class Pipeline(BasePipeline, Verbs[None]):
                     burst.collect(0.0)
                 return
         notifier = self._notifier
-        if not self._under_way.begin(notifier._timeout):
+        if not self._under_way.begin(notifier._timeout + OVERDUE):
             raise self._full()
         try:
             event = notifier._event(level, ctxt, event_type, payload, headers)

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from messaging.around import enter
 from messaging.errors import Cancelled, Forked, PipelineFailed, StateError
+from messaging.in_flight import OVERDUE
 from messaging.rpc.base_client import BaseClient, Kind
 from messaging.rpc.session import Request
 
@@ -141,7 +142,7 @@ class Pipeline:
 
     def _start(self, kind: Kind, ctxt: Any, method: Any, args: Any, kwargs: Any) -> None:
         client = self._client
-        if not self._open.acquire(timeout=client._plan.call_timeout):
+        if not self._open.acquire(timeout=client._plan.call_timeout + OVERDUE):
             raise StateError(f"{self.limit} operations of this pipeline wait for their outcome, and none came in time")
         try:
             request = begin(client, kind, ctxt, method, args, kwargs, self._open.release)

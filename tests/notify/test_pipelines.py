@@ -8,10 +8,11 @@ from unittest.mock import Mock
 
 import pytest
 
-from messaging import ConfigError, PipelineFailed, Transport, notify
+from messaging import ConfigError, DeadlineExceeded, PipelineFailed, Transport, notify
 from messaging.drivers.memory import hub
 from messaging.notify.base_notifier import SentAround
 from messaging.notify.base_pipeline import LIMIT, BasePipeline
+from messaging.pending import Pending
 from tests.notify.rig import LONG, TARGETS, Everything, Seen, count, until
 
 
@@ -72,3 +73,22 @@ def test_a_pipeline_waits_where_its_limit_is_under_way(stored: Transport, header
         assert sent.all == list(range(7))
     with pytest.raises(ConfigError, match="limit must be a whole number of at least 1, not 0"):
         notify.Notifier(stored).pipeline(limit=0)
+
+
+@pytest.mark.parametrize("headers", [None, {"x": "1"}], ids=["short way", "long way"])
+def test_a_full_pipeline_waits_for_an_owner_that_is_late(
+    stored: Transport, headers: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where whoever ends what is overdue gets the processor half a second later, each ends at its deadline all the
+    same.
+    """
+    overdue = Pending.overdue
+    monkeypatch.setattr(Pending, "overdue", lambda self, now: overdue(self, now - 0.5))
+    with notify.Listener(stored, TARGETS, [Everything()]):
+        hub(stored.url.hosts[0].address).faults.withhold_confirms()
+        pipeline = notify.Notifier(stored, timeout=0.1).pipeline(limit=3)
+        for number in range(4):
+            pipeline.info(None, "x", number, headers=headers)
+        with pytest.raises(PipelineFailed) as caught:
+            pipeline.wait()
+    assert [type(error) for error in caught.value.exceptions] == [DeadlineExceeded] * 4
