@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 _WITHIN = 30.0  # seconds
@@ -13,7 +14,11 @@ def bootstrap(url: str) -> str:
 
 
 def create(url: str, topic: str) -> None:
-    """Create a topic with one partition."""
+    """Create a topic with one partition, unless it is there from an earlier start."""
     # It lives until the answer is there: its end would be that of the request.
     client = AdminClient({"bootstrap.servers": bootstrap(url)})
-    client.create_topics([NewTopic(topic, num_partitions=1)])[topic].result(_WITHIN)
+    try:
+        client.create_topics([NewTopic(topic, num_partitions=1)])[topic].result(_WITHIN)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise

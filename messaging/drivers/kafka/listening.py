@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import select
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,10 +21,10 @@ from messaging.drivers.kafka.contact import Contact
 from messaging.drivers.kafka.copies import Copier
 from messaging.drivers.kafka.options import KafkaSettings
 from messaging.drivers.kafka.preparing import Prepared, prepare
+from messaging.drivers.kafka.rest import Rest
 from messaging.drivers.kafka.settling import Settling
 from messaging.drivers.kafka.subscription import Life, Subscription
 from messaging.drivers.kafka.topics import names_for
-from messaging.drivers.wakeup import WakeUp
 from messaging.errors import ConnectFailed, InvalidTarget, Unsupported
 from messaging.message import Delivery, Outcome, Outgoing, SentResult, Source, SourceKind, by_source
 
@@ -58,11 +58,9 @@ class ListenerConnection:
         self._unannounced = False
         self._generations = itertools.count(1)
         self._sent: list[SentResult] = []
-        self._wakeup = WakeUp()
-        self._poller = select.poll()
-        self._poller.register(self._wakeup.descriptor, select.POLLIN)
-        self._resting = False
-        self._woken = False
+        self._rest = Rest()
+        self.wake = self._rest.wake
+        """See Connection; any thread, and signal handlers."""
         self._full_since = math.inf
         self._rotation = 0
         self._close_by: float | None = None
@@ -95,14 +93,14 @@ class ListenerConnection:
             self._try_to_close(self._close_by)
         else:
             self._fire()
-        return self._rest()
+        return self._hint()
 
     def _all(self) -> list[Subscription]:
         return [*self._groups.values(), *self._leaving]
 
     def _wait(self, timeout: float, reading: Sequence[Subscription]) -> float:
         """Rest, where nothing can be read; else return how long the library may wait."""
-        woken, self._woken = self._woken, False
+        woken = self._rest.called()
         now = self._clock()
         wait = min(timeout, max(0.0, self._next_due() - now))
         if woken or self._posted or wait <= 0.0:
@@ -115,15 +113,9 @@ class ListenerConnection:
         if self._full_since == math.inf:
             self._full_since = now
         if self._groups and now - self._full_since < _QUICK:
-            self._poller.poll(max(1, math.ceil(1000 * min(wait, _SHORT))))
+            time.sleep(min(wait, _SHORT))
             return 0.0
-        self._resting = True
-        # The look after the flag: whoever wakes does it the other way round.
-        if not (self._woken or self._posted):
-            self._poller.poll(math.ceil(1000 * min(wait, 1.0)))
-        self._resting = False
-        self._woken = False
-        self._wakeup.silence()
+        self._rest.rest(min(wait, 1.0), self._posted.__len__)
         return 0.0
 
     def _next_due(self) -> float:
@@ -132,7 +124,7 @@ class ListenerConnection:
             due = min(due, subscription.due)
         return due
 
-    def _rest(self) -> float:
+    def _hint(self) -> float:
         if self._closed:
             return math.inf
         if self._posted or self._sent or self._contact.told:
@@ -352,12 +344,6 @@ class ListenerConnection:
     def _post(self, function: Callable[[], None]) -> None:
         self._posted.append(function)
         self.wake()
-
-    def wake(self) -> None:
-        """See Connection; any thread, and signal handlers."""
-        self._woken = True
-        if self._resting:
-            self._wakeup.ring()
 
     def fileno(self) -> int | None:
         """See Connection; the library has no descriptor."""

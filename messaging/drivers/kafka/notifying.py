@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import copy
 import math
-import select
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,9 +29,9 @@ from messaging.drivers.kafka.options import KafkaSettings
 from messaging.drivers.kafka.preparing import find_topics
 from messaging.drivers.kafka.reasons import code_of, of_message
 from messaging.drivers.kafka.reports import Report, Reports
+from messaging.drivers.kafka.rest import Rest
 from messaging.drivers.kafka.topics import names_for
 from messaging.drivers.outbox import expired, unwritten
-from messaging.drivers.wakeup import WakeUp
 from messaging.errors import (
     Cancelled,
     Closed,
@@ -90,14 +89,11 @@ class NotifierConnection:
         self._news: list[SentResult] = []
         self._answers: deque[SentResult] = deque()
         """The same from other threads."""
-        self._wakeup = WakeUp()
-        self._poller = select.poll()
-        self._poller.register(self._wakeup.descriptor, select.POLLIN)
-        self._resting = False
-        """Whether the owner waits for anything at all: whoever sends wakes it, and whoever calls `wake`."""
-        self._dozing = False
-        """Whether it waits while others collect reports: only `wake` wakes it."""
-        self._woken = False
+        self._rest = Rest()
+        self.wake = self._rest.wake
+        """See Connection; any thread, and signal handlers."""
+        self._idle = False
+        """Whether the owner rests because nothing is under way: then whoever sends wakes it."""
         self._full = False
         self._close_by: float | None = None
         self._purged = False
@@ -159,9 +155,9 @@ class NotifierConnection:
             outgoing.stage = None
             self._tell(SentResult(outgoing, None, self._refusal(error, topic)))
         else:
-            if self._resting:
-                self._resting = False
-                self._wakeup.ring()
+            if self._idle:
+                self._idle = False
+                self._rest.ring()
         return True
 
     def collect(self, timeout: float) -> Sequence[Outgoing] | None:
@@ -228,42 +224,32 @@ class NotifierConnection:
             self._try_to_close(now)
         if not self._closed:
             self._fire()
-        return self._rest(self._clock())
+        return self._hint(self._clock())
 
     def _wait(self, timeout: float) -> None:
-        if self._woken or self._answers or self._posted or timeout <= 0.0:
-            self._woken = False
+        if self._rest.called() or self._answers or self._posted or timeout <= 0.0:
             return
         now = self._clock()
         if self._producer is not None and self._under_way():
-            if now < self._reports.left_until:
-                self._dozing = True
-                # The look after the flag: whoever wakes does it the other way round.
-                if not self._woken:
-                    self._poller.poll(math.ceil(1000 * min(timeout, self._reports.left_until - now, CAP)))
-                self._dozing = False
-                self._wakeup.silence()
+            left = self._reports.left_until - now
+            if left > 0.0:
+                self._rest.rest(min(timeout, left, CAP), _nothing)
             else:
                 self._producer.poll(min(timeout, CAP))
-            self._woken = False
             return
         wait = min(timeout, max(0.0, self._next_due() - now), 1.0)
-        self._resting = True
-        # The look after the flag: whoever posts does it the other way round.
-        if not self._wanted():
-            self._poller.poll(math.ceil(1000 * wait))
-        self._resting = False
-        self._woken = False
-        self._wakeup.silence()
+        self._idle = True
+        self._rest.rest(wait, self._wanted)
+        self._idle = False
 
     def _wanted(self) -> bool:
-        return bool(self._woken or self._answers or self._posted or self._under_way())
+        return bool(self._answers or self._posted or self._under_way())
 
     def _next_due(self) -> float:
         due = min(self._contact.due, self._look_at)
         return due if self._close_by is None else min(due, self._close_by)
 
-    def _rest(self, now: float) -> float:
+    def _hint(self, now: float) -> float:
         if self._closed:
             return math.inf
         if self._answers or self._posted or self._contact.told:
@@ -419,12 +405,6 @@ class NotifierConnection:
         self._posted.append(function)
         self.wake()
 
-    def wake(self) -> None:
-        """See Connection; any thread, and signal handlers."""
-        self._woken = True
-        if self._resting or self._dozing:
-            self._wakeup.ring()
-
     def fileno(self) -> int | None:
         """See Connection; the library has no descriptor."""
         return None
@@ -450,6 +430,10 @@ class NotifierConnection:
     def counts(self) -> dict[str, int]:
         """See Connection."""
         return {"reconnects": self._contact.reconnects, "refused": int(self._refused)}
+
+
+def _nothing() -> bool:
+    return False
 
 
 def _unsent(outgoing: Outgoing, cause: BaseException) -> SentResult:
