@@ -130,10 +130,14 @@ class Reactor:
         """Settle one delivery as done; the fast form of `settle`, batched with its neighbours in the inbox."""
         if self._in_events and self.is_owner():
             self._connection.settle((delivery,), _ACCEPT)
-        elif self._closing:
+            return
+        if self._closing:
             raise self.holding.gone()
-        else:
-            self._append(delivery)
+        # `_append`, written out: this runs once per notification, and somebody receives here, so it is launched.
+        self._inbox.append(delivery)
+        if self._sleeping:
+            self._sleeping = False
+            self._rouse()
 
     def answer(self, delivery: Delivery, outgoing: Outgoing) -> None:
         """Settle a delivery as done and send the answer to it, in one flush: where settling is end to end they share a

@@ -184,7 +184,7 @@ class BaseListener(ServiceCore):
         done()
 
     def _abandon(self) -> None:
-        for item in list(self._tables.in_hand):
+        for item in self._tables.everything():
             item.gave_up = True
         for work in list(self._works):
             work.gave_up = True

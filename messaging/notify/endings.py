@@ -18,7 +18,7 @@ from messaging.message import MESSAGE_ID, Delivery, Outcome
 from messaging.notify.burial import Burial
 from messaging.notify.handling import Decode, decoded
 from messaging.notify.redelivery import Redelivery
-from messaging.notify.work import InHand, Lanes, Letter
+from messaging.notify.work import InHand, Lanes, Letter, Turn
 from messaging.reactor import Reactor
 
 if TYPE_CHECKING:
@@ -41,13 +41,17 @@ STOPPED = "the listener stopped before another attempt"
 class Tables:
     """What a listener has in hand, and where in its life each is."""
 
-    __slots__ = ("_bytes", "_freed", "held", "in_hand", "measured", "ready", "waiting")
+    __slots__ = ("_bytes", "_freed", "held", "in_hand", "measured", "ready", "turns", "waiting")
 
     def __init__(self) -> None:
         self.measured = True
         """Whether the size of all bodies is kept: that is 0.09 of the 0.21 us that the tables cost for each."""
         self.ready: deque[InHand | Delivery] = deque()
         """May begin, where plain work does it. A Delivery waits as it came, and is in no other table before it begins.
+        """
+        self.turns: dict[Turn, bool] = {}
+        """Where it is while its handlers run, for as long as all goes well: an entry of its own in the next table for
+        each is 0.19 of 2.7 us.
         """
         self.in_hand: dict[InHand, bool] = {}
         """Everything else that was received and has not ended."""
@@ -75,7 +79,11 @@ class Tables:
 
     def count(self) -> int:
         """How many were received and have not ended."""
-        return len(self.in_hand) + sum(type(each) is Delivery for each in list(self.ready))
+        return len(self.everything()) + sum(type(each) is Delivery for each in list(self.ready))
+
+    def everything(self) -> list[InHand]:
+        """What was received and has not ended, but for what waits as it came."""
+        return [*list(self.in_hand), *(item for turn in list(self.turns) if (item := turn.item) is not None)]
 
     def enter_ready(self) -> None:
         """Enter what waits as it came, so that it can be handed back like everything else; owner only."""

@@ -22,7 +22,7 @@ from messaging.notify.dispatcher import Handler
 from messaging.notify.endings import Endings, Tables
 from messaging.notify.event import Event
 from messaging.notify.handling import Handling, decoded, raise_if_requeued, undecodable
-from messaging.notify.work import InHand, Step
+from messaging.notify.work import InHand, Step, Turn
 from messaging.wire.native import KEY_HEADER, LEVEL_HEADER, POOL_HEADER
 
 __all__ = ["PlainWork"]
@@ -89,17 +89,21 @@ class PlainWork:
             return
         # What a handler sees is taken away at the end of the block, not after each.
         token = running_event.set(None)
+        turn = Turn()
+        self._tables.turns[turn] = True
         try:
             with detached():
-                self._run(ready)
+                self._run(ready, turn)
         finally:
+            del self._tables.turns[turn]
             running_event.reset(token)
 
-    def _run(self, ready: deque[InHand | Delivery]) -> None:
-        handling, endings, directly = self._handling, self._endings, self._directly
-        decode, find, converts = handling.decode, handling.dispatcher.find, handling.dispatcher.converts
+    def _run(self, ready: deque[InHand | Delivery], turn: Turn) -> None:
+        handling, endings, in_hand = self._handling, self._endings, self._tables.in_hand
+        decode, dispatcher, converts = handling.decode, handling.dispatcher, handling.dispatcher.converts
+        find, known = dispatcher.find, dispatcher.known
         as_it_came = handling.serializer is None
-        in_hand, accept, run_as = self._tables.in_hand, self._accept, running_event.set
+        accept, run_as = self._accept, running_event.set
         handled, ignored, stale = (self._count[name] for name in ("handled", "ignored", "stale"))
         arguments: dict[Handler, Event[Any]] = {}
         todo: list[InHand] = []
@@ -113,21 +117,21 @@ class PlainWork:
                 if delivery.stale:
                     stale()
                     continue
-                item = InHand(delivery, 1, None)
-                in_hand[item] = True
+                item = turn.item = InHand(delivery, 1, None)
             elif endings.runnable(found, todo):
                 item, delivery = found, found.delivery
             else:
                 continue
             try:
                 event = item.event = decoded(decode, delivery, item.attempt) if as_it_came else handling.event(item)
-                handlers = find(event)
+                handlers = known.get((event.level, event.event_type))
+                if handlers is None:
+                    handlers = find(event)
                 if converts:
                     arguments = {handler: handler.argument(event) for handler in handlers}
             except Exception as error:  # a serializer is the user's code and may raise anything
                 item.failure = undecodable(error)
-                endings.finish(item, todo)
-                continue
+                handlers = ()
             if handlers:
                 item.wanted = True
                 run_as(item)
@@ -139,13 +143,17 @@ class PlainWork:
                 except BaseException as error:  # a handler that calls sys.exit() has failed like any other
                     handling.note_failure(Step(handler, [(item, event)]), error)
                     break
-            if not directly or item.failure is not None or item.key is not None:
+            if item is not turn.item:
                 endings.finish(item, todo)
-                continue
-            # As Endings.finish does it.
-            try:
-                accept(delivery)
-            except Closed:
-                _log.debug("the transport was closed before a settlement; the notification comes again")
-            if in_hand.pop(item, False):
+            elif item.failure is not None:
+                in_hand[item] = True
+                turn.item = None
+                endings.finish(item, todo)
+            else:
+                # As Endings.finish does it.
+                try:
+                    accept(delivery)
+                except Closed:
+                    _log.debug("the transport was closed before a settlement; the notification comes again")
+                turn.item = None
                 (handled if handlers else ignored)()

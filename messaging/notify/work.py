@@ -21,7 +21,7 @@ from messaging.notify.event import Event
 if TYPE_CHECKING:
     from messaging.coroutines import CoroutineJob
 
-__all__ = ["InHand", "Lanes", "Letter", "Step", "Work", "current_event"]
+__all__ = ["InHand", "Lanes", "Letter", "Step", "Turn", "Work", "current_event"]
 
 
 class Letter(NamedTuple):
@@ -56,6 +56,15 @@ class InHand(msgspec.Struct, eq=False):
     def current(self) -> CurrentEvent:
         """See Served."""
         return current_event(self, [self])
+
+
+class Turn:
+    """One worker's turn at what waited as it came: `item` is what its handlers have now."""
+
+    __slots__ = ("item",)
+
+    def __init__(self) -> None:
+        self.item: InHand | None = None
 
 
 class Step(NamedTuple):
