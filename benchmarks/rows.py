@@ -163,6 +163,7 @@ ROWS = (
         "calls/s",
         ("amqp1", "proton-blocking"),
         family="amqp1",
+        warming=8,
     ),
     Row(
         "amqp1-casts",
