@@ -130,14 +130,10 @@ class Reactor:
         """Settle one delivery as done; the fast form of `settle`, batched with its neighbours in the inbox."""
         if self._in_events and self.is_owner():
             self._connection.settle((delivery,), _ACCEPT)
-            return
-        if self._closing:
+        elif self._closing:
             raise self.holding.gone()
-        # `_append`, written out: this runs once per notification, and somebody receives here, so it is launched.
-        self._inbox.append(delivery)
-        if self._sleeping:
-            self._sleeping = False
-            self._rouse()
+        else:
+            self._append(delivery)
 
     def answer(self, delivery: Delivery, outgoing: Outgoing) -> None:
         """Settle a delivery as done and send the answer to it, in one flush: where settling is end to end they share a

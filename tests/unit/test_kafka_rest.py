@@ -56,6 +56,18 @@ def test_a_call_is_told_once() -> None:
     assert not rest.called()
 
 
+def test_a_pause_is_not_ended_by_a_call() -> None:
+    """It lets calls come together; the next rest hears of them."""
+    rest = Rest()
+    timer = threading.Timer(0.01, rest.wake)
+    timer.start()
+    begun = time.monotonic()
+    rest.pause(0.1)
+    assert time.monotonic() - begun >= 0.1
+    timer.join()
+    assert rest.called()
+
+
 def misses_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call is heard by who rests already, and by nobody else."""
 

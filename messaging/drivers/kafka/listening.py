@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -113,7 +112,7 @@ class ListenerConnection:
         if self._full_since == math.inf:
             self._full_since = now
         if self._groups and now - self._full_since < _QUICK:
-            time.sleep(min(wait, _SHORT))
+            self._rest.pause(min(wait, _SHORT))
             return 0.0
         self._rest.rest(min(wait, 1.0), self._posted.__len__)
         return 0.0

@@ -43,6 +43,12 @@ class Rest:
         woken, self._woken = self._woken, False
         return woken
 
+    def pause(self, seconds: float) -> None:
+        """Rest for so long, whoever calls."""
+        if self._poller.poll(max(1, math.ceil(1000 * seconds))):
+            # A call that came as the last rest ended; it is remembered.
+            self._wakeup.silence()
+
     def rest(self, seconds: float, wanted: Callable[[], object]) -> None:
         """Rest until somebody calls, for `seconds` at most, unless something is `wanted`."""
         self._resting = True
