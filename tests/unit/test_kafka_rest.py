@@ -14,12 +14,7 @@ LONG = 10.0
 """Seconds that a rest would take if nobody ended it."""
 
 
-def nothing() -> bool:
-    """Nothing is wanted."""
-    return False
-
-
-def rested(rest: Rest, seconds: float, wanted: Callable[[], object] = nothing) -> float:
+def rested(rest: Rest, seconds: float, wanted: Callable[[], object] = bool) -> float:
     """How long a rest took."""
     begun = time.monotonic()
     rest.rest(seconds, wanted)
@@ -52,7 +47,7 @@ def test_a_call_is_told_once() -> None:
     rest.wake()
     assert [rest.called(), rest.called()] == [True, False]
     rest.wake()
-    rest.rest(LONG, nothing)
+    rest.rest(LONG)
     assert not rest.called()
 
 

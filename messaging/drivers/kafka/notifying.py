@@ -157,7 +157,7 @@ class NotifierConnection:
         else:
             if self._idle:
                 self._idle = False
-                self._rest.ring()
+                self.wake()
         return True
 
     def collect(self, timeout: float) -> Sequence[Outgoing] | None:
@@ -233,7 +233,7 @@ class NotifierConnection:
         if self._producer is not None and self._under_way():
             left = self._reports.left_until - now
             if left > 0.0:
-                self._rest.rest(min(timeout, left, CAP), _nothing)
+                self._rest.rest(min(timeout, left, CAP))
             else:
                 self._producer.poll(min(timeout, CAP))
             return
@@ -430,10 +430,6 @@ class NotifierConnection:
     def counts(self) -> dict[str, int]:
         """See Connection."""
         return {"reconnects": self._contact.reconnects, "refused": int(self._refused)}
-
-
-def _nothing() -> bool:
-    return False
 
 
 def _unsent(outgoing: Outgoing, cause: BaseException) -> SentResult:

@@ -34,10 +34,6 @@ class Rest:
         if self._resting:
             self._wakeup.ring()
 
-    def ring(self) -> None:
-        """End this rest, if there is one; any thread, which has seen that the owner rests."""
-        self._wakeup.ring()
-
     def called(self) -> bool:
         """Whether somebody has called since it was last asked, or since the last rest."""
         woken, self._woken = self._woken, False
@@ -49,8 +45,8 @@ class Rest:
             # A call that came as the last rest ended; it is remembered.
             self._wakeup.silence()
 
-    def rest(self, seconds: float, wanted: Callable[[], object]) -> None:
-        """Rest until somebody calls, for `seconds` at most, unless something is `wanted`."""
+    def rest(self, seconds: float, wanted: Callable[[], object] = bool) -> None:
+        """Rest until somebody calls, for `seconds` at most, unless something is `wanted`; by default nothing is."""
         self._resting = True
         # The look after the flag: whoever wants something and wakes does it the other way round.
         if not (self._woken or wanted()):
