@@ -293,8 +293,15 @@ class AsyncioConnection:
         return await end
 
     async def _tear_down(self, session: AsyncioSession) -> None:
+        # At once, and not after the waiting: the owner may settle and unsubscribe meanwhile.
         self._session = None
         self._sender.end()
+        for delivery in self._unsettled:
+            delivery.stale = True
+        self._unsettled.clear()
+        self._inboxes.clear()
+        # Nobody shall start what is stale before it was told.
+        self._news = [news for news in self._news if news[0] != self._events.on_deliveries]
         running = self._passing | self._lasting
         for task in running:
             task.cancel()
@@ -302,12 +309,6 @@ class AsyncioConnection:
             if running:
                 await asyncio.wait(running, timeout=_TEARDOWN)
         finally:
-            for delivery in self._unsettled:
-                delivery.stale = True
-            self._unsettled.clear()
-            self._inboxes.clear()
-            # Nobody shall start what is stale before it was told.
-            self._news = [news for news in self._news if news[0] != self._events.on_deliveries]
             session.close()
 
     def _answer_all(self, cause: Exception, answers_may_come: bool) -> None:
@@ -404,21 +405,27 @@ class AsyncioConnection:
 
     def received(self, inbox: Inbox, delivery: Delivery) -> None:
         """See Owner."""
+        if self._session is None:
+            # The session has ended while its reader still ran: nobody could settle this, so it comes again.
+            return
         if delivery.source.kind is not SourceKind.REPLY:
             self._unsettled[delivery] = inbox
         self._tell_in_batch(self._events.on_deliveries, [delivery.source], delivery)
 
     def _settled(self, session: AsyncioSession, inboxes: list[Inbox], task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if self._session is not session or task.cancelled():
+        if task.cancelled() or task not in self._settling:
             return  # answered with all the others, after LOST
-        if error is not None and is_loss(error):
-            self.broke(error)
-            return
-        deliveries = self._settling.pop(task)
+        error = task.exception()
         if error is None:
+            # Written, and so even where the session has ended meanwhile: its peer may have read it, and then nothing
+            # comes again.
             for inbox in inboxes:
                 inbox.settled()
+        elif self._session is not session:
+            return
+        elif is_loss(error):
+            self.broke(error)
+            return
         else:
-            self._unsettled.update(zip(deliveries, inboxes, strict=True))
-        self._tell(self._events.on_settled, deliveries, None if error is None else as_ours(error))
+            self._unsettled.update(zip(self._settling[task], inboxes, strict=True))
+        self._tell(self._events.on_settled, self._settling.pop(task), None if error is None else as_ours(error))

@@ -86,6 +86,7 @@ class Scripted:
 
         self.events = Recorder()
         connection = AsyncioConnection(session, (), self.events, Services(jitter=lambda: 0.01), **options)
+        self.connection = connection
         self.peer = Peer(connection, self.events)
 
     def ready(self, *sources: Source) -> Scripted:
@@ -267,6 +268,45 @@ def test_a_settlement_under_way_when_the_session_breaks(scripted: Callable[..., 
     it.peer.until(lambda: it.events.settled)
     assert [type(error) for _, error in it.events.settled] == [ConnectionLost]
     assert it.events.deliveries[0].stale
+
+
+def test_a_settlement_that_was_written_before_the_session_broke(scripted: Callable[..., Scripted]) -> None:
+    """It is told as written, however late the news of it come: its delivery may never come again."""
+    it = scripted().ready(ANY)
+    session = it.sessions[0]
+    session.inboxes[0].put(b"x", {})
+    it.peer.until(lambda: it.events.deliveries)
+    session.settling = lambda: session.broken(OSError("reset"))
+    it.peer.accept(*it.events.deliveries)
+    it.peer.until(partial(twice_ready, it))
+    assert it.events.settled == [(it.events.deliveries, None)]
+
+
+def test_settling_while_a_session_is_torn_down(scripted: Callable[..., Scripted]) -> None:
+    """Deliveries are stale from the moment on from which nobody can settle them, and none come any more."""
+
+    async def slow_to_go(inbox: Inbox) -> None:
+        try:
+            await hang()
+        finally:
+            inbox.put(b"late", {})
+            await hang()
+
+    it = scripted().ready(ANY)
+    session = it.sessions[0]
+    session.inboxes[0].put(b"x", {})
+    it.peer.until(lambda: it.events.deliveries)
+    session.spawn(slow_to_go(session.inboxes[0]))
+    it.peer.connection.pump(0.0)
+    session.broken(OSError("reset"))
+    it.peer.until(lambda: it.connection.session is None)
+    assert it.events.last_state() is State.READY
+    assert it.events.deliveries[0].stale
+    it.peer.accept(*it.events.deliveries)
+    it.peer.until(partial(twice_ready, it))
+    assert it.events.bodies == [b"x"]
+    assert it.events.settled == []
+    assert it.peer.connection.counts()["stale_settlements"] == 1
 
 
 def test_answers_need_no_settlement(scripted: Callable[..., Scripted]) -> None:
