@@ -152,6 +152,8 @@ class Router:
         self.under_way: dict[Any, Parcel] = {}
         self.outcomes: list[int] = []
         """What senders were told, in order."""
+        self.credit_left: list[int] = []
+        """What consumers had when they said what became of a message, in order."""
         self.dropped = 0
         self.holding = False
         """While it is, outcomes are not passed on."""
@@ -294,6 +296,7 @@ class Router:
         parcel = self.under_way.pop(delivery, None)
         state = delivery.remote_state
         undeliverable = state == Delivery.MODIFIED and delivery.remote.undeliverable
+        self.credit_left.append(delivery.link.credit)
         delivery.settle()
         if parcel is not None:
             self._note(parcel, delivery, state, undeliverable)

@@ -218,6 +218,17 @@ def test_a_close_waits_for_outcomes_and_rests_meanwhile(ends: Ends, router: Rout
     assert error.delivered is Delivered.MAYBE
 
 
+@pytest.mark.parametrize("grace", [0.0, 1.0])
+def test_a_close_hands_back_without_credit(ends: Ends, router: Router, grace: float) -> None:
+    """What a closing connection hands back cannot come to its own link again: that one has no credit any more."""
+    outgoing = ends.sender.publish(ends.route)
+    ends.until(lambda: ends.receiver.events.deliveries, "a delivery")
+    ends.receiver.close(grace)
+    _, error = ends.news(outgoing)
+    assert isinstance(error, ConnectionLost)
+    assert router.credit_left == [0]
+
+
 def test_replies_are_settled_when_they_are_sent(ends: Ends, router: Router) -> None:
     """An answer costs no settlement: it is WRITTEN, and the router is not asked what became of it."""
     address = ends.sender.subscribe(Source.reply())

@@ -184,10 +184,16 @@ class Receiving:
         if link is None or life is None:
             return
         link.ending = True
+        self._take_credit_back(life, link)
+        self._end_if_done(link)
+
+    def _take_credit_back(self, life: Life, link: ReceiveLink) -> None:
+        """Before anything is handed back: a peer may offer it to this very link again, and what Artemis offers to a
+        link that is just ending comes twice, or to nobody until another consumer comes (1 of 400 closings).
+        """
         if link.credit > 0:
             life.engine.flow(link.link, -link.credit)
             link.credit = 0
-        self._end_if_done(link)
 
     def _end_if_done(self, link: ReceiveLink) -> None:
         if link.ending and not link.unsettled and self._life is not None and link.link is not None:
@@ -429,6 +435,7 @@ class Receiving:
         if life is None:
             return
         for link in self._by_link.values():
+            self._take_credit_back(life, link)
             for pointer, delivery in link.unsettled.values():
                 delivery.stale = True
                 self._hand_back(life, pointer, failed=True)
