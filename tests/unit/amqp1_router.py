@@ -15,7 +15,7 @@ import itertools
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from proton import Condition, Delivery, Endpoint, Link, Message, Terminus, symbol
@@ -187,6 +187,22 @@ class Router:
         return result[0]
 
     # What tests do to it
+
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Let it read and write nothing while the block lasts."""
+        stands, goes_on = threading.Event(), threading.Event()
+
+        def stand() -> None:
+            stands.set()
+            assert goes_on.wait(30), "nobody has let it go on"
+
+        self.injector.trigger(ApplicationEvent("run", subject=(stand, threading.Event(), [])))
+        assert stands.wait(10), "the router did not stand still"
+        try:
+            yield
+        finally:
+            goes_on.set()
 
     def grant(self, credit: int) -> None:
         """Let every sender send that many more."""

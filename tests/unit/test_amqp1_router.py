@@ -218,6 +218,32 @@ def test_a_close_waits_for_outcomes_and_rests_meanwhile(ends: Ends, router: Rout
     assert error.delivered is Delivered.MAYBE
 
 
+def test_a_settlement_that_may_have_left_counts_as_written(ends: Ends, router: Router) -> None:
+    """A router that stands still keeps what the system has taken, and reads it later. So what left before the
+    connection broke is told as settled; what never left is told as not.
+    """
+    receiver = ends.receiver
+    connection: Any = receiver.connection
+    outgoings = [ends.sender.publish(ends.route) for _ in range(2)]
+    ends.until(lambda: len(receiver.events.deliveries) == 2, "two deliveries")
+    first, second = receiver.take()
+    with router.standing_still():
+        receiver.settle([first])
+        for _ in range(16):
+            receiver.publish(ends.route, bytes(1_000_000))
+        receiver.until(lambda: connection.stream.unwritten, "more than the system takes")
+        assert receiver.events.settled == []
+        receiver.settle([second])
+        receiver.pump(0.0)
+        connection.stream.shut_down()
+        receiver.until(lambda: State.LOST in receiver.events.states, "the loss")
+        receiver.pump(0.0)
+    assert receiver.events.settled == [first]
+    assert [(delivery, type(error)) for delivery, error in receiver.events.unsettled] == [(second, ConnectionLost)]
+    assert ends.news(outgoings[0]) == (Stage.TAKEN, None)
+    assert isinstance(ends.news(outgoings[1])[1], ConnectionLost)
+
+
 @pytest.mark.parametrize("grace", [0.0, 1.0])
 def test_a_close_hands_back_without_credit(ends: Ends, router: Router, grace: float) -> None:
     """What a closing connection hands back cannot come to its own link again: that one has no credit any more."""

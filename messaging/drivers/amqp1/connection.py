@@ -238,6 +238,8 @@ class Amqp1Connection:
                         engine.dispatch(self._handlers)
                         self._fail(ConnectionLost(f"{self._title} has ended the connection"))
                     return
+                if self._news.unwritten:
+                    self._news.leaving(stream.given)
                 stream.write(output)
                 stream.flush()
         except OSError as error:
@@ -371,7 +373,7 @@ class Amqp1Connection:
         self._news.state(State.LOST, cause, retry_in)
         if was_up:
             self._sending.lose(cause)
-            self._receiving.lose(cause)
+            self._receiving.lose(cause, self.stream.taken)
         self._drop()
 
     def _drop(self) -> None:
@@ -402,7 +404,7 @@ class Amqp1Connection:
         cause = Closed("the connection was closed")
         if self._phase is Phase.UP:
             self._sending.lose(cause)
-            self._receiving.lose(cause)
+            self._receiving.lose(cause, self.stream.taken)
         self._drop()
         self._phase = Phase.CLOSED
         self._news.state(State.CLOSED)

@@ -4,6 +4,7 @@ true.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 
@@ -16,7 +17,7 @@ __all__ = ["News"]
 class News:
     """Gathered news. `pending`: there are some."""
 
-    __slots__ = ("_arrived", "_events", "_sent", "_settled", "_steps", "pending", "unwritten")
+    __slots__ = ("_arrived", "_events", "_leaving", "_sent", "_settled", "_steps", "pending", "unwritten")
 
     def __init__(self, events: ConnectionEvents) -> None:
         self._events = events
@@ -26,7 +27,9 @@ class News:
         self._settled: list[Delivery] = []
         self._arrived: dict[Source, list[Delivery]] = {}
         self.unwritten: list[Delivery] = []
-        """Settled, but the settlement is not written yet."""
+        """Settled, and nobody has been given the settlement yet."""
+        self._leaving: list[tuple[int, list[Delivery]]] = []
+        """Settled, with settlements among the bytes that begin there."""
 
     def sent(self, result: SentResult) -> None:
         """A message has got further, or has ended."""
@@ -42,12 +45,30 @@ class News:
             batch.append(delivery)
         self.pending = True
 
+    def leaving(self, start: int) -> None:
+        """Settlements are among the bytes that are given to the socket now, the first of which is number `start`."""
+        self._leaving.append((start, self.unwritten))
+        self.unwritten = []
+
     def written(self) -> None:
         """Everything has left: what was settled is."""
-        if self.unwritten:
-            self._settled += self.unwritten
+        if self._leaving or self.unwritten:
+            self._settled += itertools.chain(*[deliveries for _, deliveries in self._leaving], self.unwritten)
+            self._leaving.clear()
             self.unwritten.clear()
             self.pending = True
+
+    def lost(self, taken: int) -> list[Delivery]:
+        """The connection went when the system had taken `taken` bytes: return whose settlement has not left.
+
+        One that may have left counts as written. Where it did not arrive after all, the message comes again, and says
+        so; were it counted as not written, and had arrived, nobody would have it.
+        """
+        lost = list(itertools.chain(*[each for start, each in self._leaving if start >= taken], self.unwritten))
+        self._leaving = [(start, each) for start, each in self._leaving if start < taken]
+        self.unwritten.clear()
+        self.written()
+        return lost
 
     def state(
         self,

@@ -100,8 +100,8 @@ class Receiving:
         for source, window in list(self.wanted.items()):
             self._attach(source, window)
 
-    def lose(self, cause: Exception) -> None:
-        """The connection is gone, and every pointer with it."""
+    def lose(self, cause: Exception, taken: int) -> None:
+        """The connection is gone, and every pointer with it, when the system had taken that many bytes of its life."""
         self._life = None
         if self._by_link:
             self._had = set(self._settled_last)
@@ -114,7 +114,7 @@ class Receiving:
         self._by_source.clear()
         self._retry.clear()
         self.due = math.inf
-        lost, self._news.unwritten = self._news.unwritten, []
+        lost = self._news.lost(taken)
         if lost:
             error = ConnectionLost(f"the connection went before the settlement was written: {cause}")
             self._news.unsettled(lost, error)
