@@ -185,7 +185,11 @@ class ConnectionEvents(Protocol):
         """Without a broker: that consumer is gone, and what it had taken and did not answer is in doubt."""
 
     def on_settled(self, deliveries: Sequence[Delivery], error: Exception | None) -> None:
-        """None: written. Else the settlement (a copy, a commit) did not happen and the original stays unsettled."""
+        """None: written. Else the settlement (a copy, a commit) did not happen and the original stays unsettled.
+
+        One that may have left before the connection broke counts as written: what it was for comes again, and says so,
+        or is done. Told as not written, it could be settled at the peer and run by nobody.
+        """
 
     def awaits_settled(self) -> bool:
         """Whether anybody waits for on_settled now. Of what is settled while nobody does, a driver need not tell, and

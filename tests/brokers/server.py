@@ -32,7 +32,7 @@ class Server(ABC):
     """Its name for people."""
     ready = ""
     """What it writes to its log when it can be used; nothing: when it takes connections on its port."""
-    patience = 45.0
+    patience = 90.0
     """Seconds for a start or a clean stop that take a tenth of it on an idle machine; less than a test may take."""
 
     host = "127.0.0.1"

@@ -15,7 +15,6 @@ from tests.brokers import Artemis, BrokerJ, Certificates, Kafka, ServerFailed
 from tests.brokers.jars import fetched, hashes, listed
 
 # Several starts of a Java machine; on a loaded one each takes ten times as long.
-pytestmark = pytest.mark.timeout(240)
 
 
 def _exchange(server: Artemis | BrokerJ, **options: Any) -> object:

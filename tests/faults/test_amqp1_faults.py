@@ -29,7 +29,6 @@ POOLS = ("a", "b")
 SOUND = ("threads", "asyncio")
 BUGS = ("deaf_after_a_loss", "overstays", "not durable")
 ENOUGH = 100
-pytestmark = pytest.mark.timeout(150)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,6 @@ from tests.faults.pace import p99, paced
 from tests.faults.processes import Worker, until
 
 # Two brokers are started within the first test.
-pytestmark = pytest.mark.timeout(120)
 
 WARM, BEFORE, SECONDS = 0.5, 1.0, 2.0
 UNHARMED = 3.0

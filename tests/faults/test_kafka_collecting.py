@@ -22,7 +22,6 @@ from messaging.notify import pipeline as pipelines
 from messaging.reactor import Reactor
 from tests.faults.processes import Stall, Worker, came_true, until
 
-pytestmark = pytest.mark.timeout(60)
 Plant = Callable[[pytest.MonkeyPatch], None]
 NAME = "collected"
 LATE = 0.5

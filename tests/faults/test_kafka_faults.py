@@ -36,7 +36,6 @@ RESUMED = 15.0
 TRANSPORT = {"session_timeout": SESSION, "partitions": 4, "heartbeat": 3.0}
 SLOWER: dict[str, Any] = {"serves": False, "seconds": 0.05, "listener_options": {"slots": 4}}
 SLOW = {"serves": False, "seconds": 0.002, "listener_options": {"slots": 8}}
-pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module")

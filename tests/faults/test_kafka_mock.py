@@ -30,7 +30,6 @@ from tests.brokers.mock_kafka import COMMIT, COORDINATOR, FETCH, HEARTBEAT, PROD
 from tests.faults.kafka_plants import stays_expelled
 from tests.faults.processes import Stall, Worker, came_true, until
 
-pytestmark = pytest.mark.timeout(60)
 Plant = Callable[[pytest.MonkeyPatch], None]
 LATE = 0.1
 """Seconds after its deadline by which an operation has ended, on a machine that lets it run."""

@@ -17,7 +17,6 @@ from messaging.drivers.kafka.notifying import NotifierConnection
 from tests.brokers.mock_kafka import PRODUCE
 from tests.faults.processes import Worker, until
 
-pytestmark = pytest.mark.timeout(60)
 HEARTBEAT = 0.5
 LATER = [KafkaError.REQUEST_TIMED_OUT] * 20
 """Answers to a notification, after each of which the library waits for 0.1 s or more."""

@@ -18,7 +18,6 @@ BUGS = ("settles_on_receipt", "pops_before_noting")
 TIMEOUT = 3.0
 QUICK = {"visibility_timeout": 1.0, "heartbeat": 1.0, "socket_timeout": 1.0}
 """What was held by the killed comes again soon enough for a test."""
-pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,6 @@ from tests.faults.deaths import caller_killed, callers_of_killed_servers, listen
 from tests.faults.fleet import SCHEMES, Fleet
 from tests.faults.processes import Worker, until
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture
 def fleet(request: pytest.FixtureRequest, tmp_path: Path, mistreated_rabbit: Rabbit) -> Iterator[Fleet]:

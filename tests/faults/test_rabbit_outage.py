@@ -137,7 +137,6 @@ def outage(
     return Outage(histories, resumed, stall.worst, gone, back, ended)
 
 
-@pytest.mark.timeout(180)
 def test_the_broker_is_under_load(outage: Outage) -> None:
     """It carries 500 messages a second and more when it goes, for every scheme, and again when it is back; between
     the two nothing passes.
@@ -151,7 +150,6 @@ def test_the_broker_is_under_load(outage: Outage) -> None:
 
 
 @pytest.mark.parametrize("scheme", SOUND)
-@pytest.mark.timeout(180)
 def test_consumers_resume(outage: Outage, scheme: str) -> None:
     """Servers and listeners have their next message within 5 s after the broker is back."""
     late = {name: after for name, after in outage.resumed[scheme].items() if after > RESUMED + outage.stalled}
@@ -159,7 +157,6 @@ def test_consumers_resume(outage: Outage, scheme: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", SOUND)
-@pytest.mark.timeout(180)
 def test_no_confirmed_message_is_lost(outage: Outage, scheme: str) -> None:
     """Every notification that was confirmed has reached both pools, those included that lay in the broker."""
     history = outage.histories[scheme]
@@ -168,7 +165,6 @@ def test_no_confirmed_message_is_lost(outage: Outage, scheme: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", SOUND)
-@pytest.mark.timeout(180)
 def test_no_operation_passes_its_deadline(outage: Outage, scheme: str) -> None:
     """Calls and notifications that the outage met end within their deadlines and 100 ms, each once."""
     history = outage.histories[scheme]
@@ -178,7 +174,6 @@ def test_no_operation_passes_its_deadline(outage: Outage, scheme: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", SOUND)
-@pytest.mark.timeout(180)
 def test_what_callers_are_told_is_true(outage: Outage, scheme: str) -> None:
     """What was answered has run, what failed with NO has not, and no call has run twice without saying so."""
     history = outage.histories[scheme]
@@ -189,19 +184,16 @@ def test_what_callers_are_told_is_true(outage: Outage, scheme: str) -> None:
     assert history.executed_twice("cast") == []
 
 
-@pytest.mark.timeout(180)
 def test_a_consumer_that_stays_silent_is_found(outage: Outage) -> None:
     """Planted: the connection comes back, and hands over nothing more."""
     assert min(outage.resumed["deaf_after_a_loss"].values()) > RESUMED
 
 
-@pytest.mark.timeout(180)
 def test_messages_that_were_not_stored_are_found(outage: Outage) -> None:
     """Planted: notifications are not written to the broker's disk. Those that waited for the second pool are lost."""
     assert len(outage.histories["forgets_to_persist"].lost("notify", POOLS)) > 10
 
 
-@pytest.mark.timeout(180)
 def test_operations_past_their_deadlines_are_found(outage: Outage) -> None:
     """Planted: every operation takes seconds more than it was given."""
     assert outage.histories["overstays"].late(outage.stalled) != []

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from messaging import rpc
 from tests.brokers import Rabbit
 from tests.faults.fleet import SCHEMES, Fleet
@@ -22,7 +20,6 @@ from tests.faults.processes import Stall, came_true, until
 
 HEARTBEAT = 1
 TIMEOUT = 1.5
-pytestmark = pytest.mark.timeout(120)
 
 
 @contextmanager

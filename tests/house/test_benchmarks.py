@@ -70,7 +70,6 @@ def test_a_tally_says_what_is_missing() -> None:
 
 
 # Starts up to thirty processes, and perhaps a broker.
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("subjects", "broker"),
     [
