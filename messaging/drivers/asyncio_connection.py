@@ -300,8 +300,12 @@ class AsyncioConnection:
             delivery.stale = True
         self._unsettled.clear()
         self._inboxes.clear()
-        # Nobody shall start what is stale before it was told.
-        self._news = [news for news in self._news if news[0] != self._events.on_deliveries]
+        # Nobody shall start what is stale before it was told. Answers are as good as ever.
+        self._news = [
+            (event, arguments)
+            for event, arguments in self._news
+            if event != self._events.on_deliveries or arguments[0].kind is SourceKind.REPLY
+        ]
         running = self._passing | self._lasting
         for task in running:
             task.cancel()
@@ -405,10 +409,10 @@ class AsyncioConnection:
 
     def received(self, inbox: Inbox, delivery: Delivery) -> None:
         """See Owner."""
-        if self._session is None:
-            # The session has ended while its reader still ran: nobody could settle this, so it comes again.
-            return
         if delivery.source.kind is not SourceKind.REPLY:
+            if self._session is None:
+                # The session has ended while its reader still ran: nobody could settle this, so it comes again.
+                return
             self._unsettled[delivery] = inbox
         self._tell_in_batch(self._events.on_deliveries, [delivery.source], delivery)
 

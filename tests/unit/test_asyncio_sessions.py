@@ -320,6 +320,16 @@ def test_answers_need_no_settlement(scripted: Callable[..., Scripted]) -> None:
     assert it.peer.connection.counts()["stale_settlements"] == 0
 
 
+def test_an_answer_that_came_before_the_session_broke(scripted: Callable[..., Scripted]) -> None:
+    """It is told, in the same breath in which the connection is lost; a request is not, for it comes again."""
+    it = scripted().ready(REPLY, ANY)
+    for inbox in it.sessions[0].inboxes:
+        inbox.put(inbox.source.kind.name.encode(), {})
+    it.sessions[0].broken(OSError("reset"))
+    it.peer.until(partial(twice_ready, it))
+    assert it.events.bodies == [b"REPLY"]
+
+
 def test_what_waits_expires(scripted: Callable[..., Scripted]) -> None:
     """A message that waits for others to be sent ends at its deadline, in a pump that waits."""
     it = scripted(lambda session: setattr(session, "sending", lambda outgoing: hang()), in_flight=1).ready()
