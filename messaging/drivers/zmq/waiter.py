@@ -133,7 +133,8 @@ class Waiter:
         # Whole milliseconds, and never 0 for a wait that was asked for.
         wait = 0 if handlers or timeout <= 0.0 else math.ceil(min(timeout * 1000, _LONGEST))
         for what, _event in zmq_poll(few, wait):
-            if what is self._event:
+            # Not `is`: what comes back of a descriptor is its number, which from 257 on is another object.
+            if what == self._event:
                 self._wakeup.silence()
             else:
                 handler = self._sockets[what][1]

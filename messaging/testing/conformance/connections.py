@@ -134,7 +134,10 @@ def _arrives_by_descriptor(sender: Bare, receiver: Bare, number: int) -> None:
 
 
 def _readable(number: int, timeout: float) -> bool:
-    return bool(select.select([number], [], [], timeout)[0])
+    # Not select(), which takes no number from 1024 on.
+    poller = select.poll()
+    poller.register(number, select.POLLIN)
+    return bool(poller.poll(timeout * 1000))
 
 
 def _settle_down(bare: Bare) -> None:

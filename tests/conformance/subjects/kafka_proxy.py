@@ -37,11 +37,16 @@ class _Link:
         self.hears = True
 
     def run(self) -> None:
+        # Not select(), which takes no descriptor from 1024 on.
+        watched = select.poll()
+        sides = {side.fileno(): side for side in (self.client, self.broker)}
+        for descriptor in sides:
+            watched.register(descriptor, select.POLLIN)
         try:
             while True:
-                readable, _, _ = select.select([self.client, self.broker], [], [])
+                readable = watched.poll()
                 self.moving.wait()
-                for side in readable:
+                for side in (sides[descriptor] for descriptor, _ in readable):
                     data = side.recv(262_144)
                     if not data:
                         return
