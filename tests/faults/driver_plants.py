@@ -102,7 +102,7 @@ def hides_blocked() -> None:
 
 
 def overstays() -> None:
-    """Every operation takes three seconds more than it was given, so that it shows where the machine stalls for one."""
+    """Every operation takes six seconds more than it was given, so that it shows where the machine stalls for three."""
     from messaging.notify import base_notifier
     from messaging.rpc import base_client
 
@@ -110,7 +110,7 @@ def overstays() -> None:
 
     def longer(value: object, default: float) -> float:
         seconds: float = given(value, default)
-        return seconds + 3.0
+        return seconds + 6.0
 
     base_client.timeout_seconds = longer  # type: ignore[attr-defined]
     base_notifier.timeout_seconds = longer  # type: ignore[attr-defined]

@@ -85,8 +85,9 @@ def test_a_loss_that_is_swallowed_is_found(stage: Stage, settled: bool, monkeypa
 
 
 def test_a_killed_server_leaves_discovery_and_the_other_one_serves_at_once(stage: Stage) -> None:
-    """The record of a killed server is gone within its lease, new calls go to the other one without a failure, and a
-    call to the dead one by name is refused at once.
+    """The record of a killed server is gone within its lease, new calls go to the other one without a failure (from the
+    first on those that may be repeated, and all others when its end was noticed), and a call to the dead one by name is
+    refused at once.
     """
     doomed, other = (stage.service(name, transport={"lease": LEASE}) for name in ("a", "b"))
     client = stage.client(timeout=5)
@@ -99,7 +100,8 @@ def test_a_killed_server_leaves_discovery_and_the_other_one_serves_at_once(stage
     doomed.kill()
     with Stall() as stall:
         begun = time.monotonic()
-        assert [client.call(None, "name") for _ in range(20)] == ["b"] * 20
+        for each in (client.prepare(idempotent=True), client):
+            assert [each.call(None, "name") for _ in range(20)] == ["b"] * 20
         took = time.monotonic() - begun
     assert took < 1.0 + stall.worst
     until(lambda: recorded() == {other.pid}, "the record of the dead server is gone", within=LEASE)

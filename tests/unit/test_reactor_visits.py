@@ -26,7 +26,7 @@ from messaging.thread_reactor import ThreadReactor
 from tests.faults.processes import Stall
 from tests.unit.test_reactor import STUCK, Loopback, SlowReactor, dawdle
 
-_IN_TIME = 1.5
+_IN_TIME = 5.0
 """Seconds for a round of slowed steps; a forgotten message waits for the long period instead."""
 
 
@@ -108,7 +108,7 @@ class SlowSeat(dict[str, tuple[LockType, int]]):
 class Visited(SlowReactor):
     """A slow reactor that lets callers in again at once after they have met."""
 
-    period = 3.0
+    period = 10.0
 
     def __init__(self, connect: Any) -> None:
         super().__init__(connect)
