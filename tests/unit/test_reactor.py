@@ -221,7 +221,8 @@ def test_no_message_is_forgotten_whatever_the_order_of_the_steps() -> None:
 @pytest.mark.parametrize("kind", [LooksBeforeItLiesDown, WakesBeforeItPosts, NeverWakes])
 def test_the_rounds_find_a_planted_bug(kind: type[Reactor]) -> None:
     """The same rounds forget messages when a hand-over is broken on purpose; so the test above can fail."""
-    assert forgotten(kind, 600) > 0
+    # The first round finds the most subtle of them, or else one of some hundreds: of 14 runs two took 254 and 501.
+    assert forgotten(kind, 5_000) > 0
 
 
 def test_a_message_that_cannot_go_expires_at_its_deadline_with_the_reason() -> None:
