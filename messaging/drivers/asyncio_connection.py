@@ -417,16 +417,14 @@ class AsyncioConnection:
         self._tell_in_batch(self._events.on_deliveries, [delivery.source], delivery)
 
     def _settled(self, session: AsyncioSession, inboxes: list[Inbox], task: asyncio.Task[None]) -> None:
-        if task.cancelled() or task not in self._settling:
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or task not in self._settling or (error is not None and self._session is not session):
             return  # answered with all the others, after LOST
-        error = task.exception()
         if error is None:
             # Written, and so even where the session has ended meanwhile: its peer may have read it, and then nothing
             # comes again.
             for inbox in inboxes:
                 inbox.settled()
-        elif self._session is not session:
-            return
         elif is_loss(error):
             self.broke(error)
             return

@@ -4,7 +4,6 @@ true.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from functools import partial
 
@@ -27,9 +26,9 @@ class News:
         self._settled: list[Delivery] = []
         self._arrived: dict[Source, list[Delivery]] = {}
         self.unwritten: list[Delivery] = []
-        """Settled, and nobody has been given the settlement yet."""
+        """Settled, and the settlement is not given to the socket yet."""
         self._leaving: list[tuple[int, list[Delivery]]] = []
-        """Settled, with settlements among the bytes that begin there."""
+        """Settled, by the number of the first of the bytes that their settlements are among."""
 
     def sent(self, result: SentResult) -> None:
         """A message has got further, or has ended."""
@@ -53,7 +52,9 @@ class News:
     def written(self) -> None:
         """Everything has left: what was settled is."""
         if self._leaving or self.unwritten:
-            self._settled += itertools.chain(*[deliveries for _, deliveries in self._leaving], self.unwritten)
+            for _, deliveries in self._leaving:
+                self._settled += deliveries
+            self._settled += self.unwritten
             self._leaving.clear()
             self.unwritten.clear()
             self.pending = True
@@ -64,9 +65,9 @@ class News:
         One that may have left counts as written. Where it did not arrive after all, the message comes again, and says
         so; were it counted as not written, and had arrived, nobody would have it.
         """
-        lost = list(itertools.chain(*[each for start, each in self._leaving if start >= taken], self.unwritten))
-        self._leaving = [(start, each) for start, each in self._leaving if start < taken]
-        self.unwritten.clear()
+        while self._leaving and self._leaving[-1][0] >= taken:
+            self.unwritten = self._leaving.pop()[1] + self.unwritten
+        lost, self.unwritten = self.unwritten, []
         self.written()
         return lost
 
