@@ -102,7 +102,7 @@ class Reactor:
         # `may_go`, written out: this runs once per message.
         if holding.ready and (not outgoing.reply_to or holding.reply_ready) and (self._direct or self.in_events()):
             if 0.0 < outgoing.deadline < self.timers.due:
-                self.call_soon(lambda: self._look_by(outgoing))
+                self.call_soon(partial(self._look_by, outgoing))
             self._connection.publish(outgoing)
         else:
             self._post(outgoing)

@@ -372,7 +372,7 @@ class ServerCore(ServiceCore):
             tasks = self._tasks
             if tasks is None:
                 raise StateError(f"{self._name()} has no loop for its coroutines")
-            item.job = tasks.job(lambda: self._run_coroutine(item, invocation))
+            item.job = tasks.job(functools.partial(self._run_coroutine, item, invocation))
             (tasks.start_here if threading.get_ident() == self._loop_thread else tasks.start)(item.job)
         elif self._on_loop and self._any_async and not self._inline:
             self._executor.submit([functools.partial(self._run_queued, item, invocation)])
