@@ -264,6 +264,16 @@ class RabbitConnection:
         if news:
             self._notices.append(partial(self._events.on_sent, news))
 
+    def _note_answers(self) -> None:
+        """Tell the answers that came just before the end, and do not come again, before those who asked are told that
+        theirs are in doubt.
+        """
+        answers = self._subscriptions.answers
+        batch = answers.take_last_answers() if answers is not None else []
+        if answers is not None and batch:
+            self._note_sent()
+            self._notices.append(partial(self._events.on_deliveries, answers.source, batch))
+
     def _note_blocking(self) -> None:
         if self._step is not _Step.OPEN:
             return
@@ -294,6 +304,7 @@ class RabbitConnection:
         self._step = _Step.WAITING
         self._whole = False
         self._retry_at = math.inf if retry_in is None else now + retry_in
+        self._note_answers()
         self._note(State.LOST, cause, retry_in)
         self._end_life(cause, self._answers_survive)
 
@@ -318,6 +329,7 @@ class RabbitConnection:
                 return
             if self._step is _Step.PARTING:
                 return
+        self._note_answers()
         self._end_life(Closed("the connection was closed"), False)
         self._note(State.CLOSED)
         self._step = _Step.CLOSED

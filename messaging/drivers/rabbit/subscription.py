@@ -314,11 +314,27 @@ class Subscription(ChannelOwner):
         self.outstanding.clear()
         self._others.clear()
         self._backlog.clear()
-        if self._batch is not None:
+        if self._batch is not None and not self._answers_once:
             self._owner.withdraw_batch(self)
             self._batch = None
         self._consumers = {}
         self._acked = self.unacknowledged = 0
+
+    @property
+    def _answers_once(self) -> bool:
+        """Whether answers come by direct reply-to: the broker has them no more, so they are told whatever has become of
+        the channel.
+        """
+        return self.source.kind is SourceKind.REPLY and self.intake.no_ack
+
+    def take_last_answers(self) -> list[Delivery]:
+        """Take out the answers that were not told yet and do not come again; the connection is at its end."""
+        batch = self._batch
+        if batch is None or not self._answers_once:
+            return []
+        self._owner.withdraw_batch(self)
+        self._batch = None
+        return batch
 
     @property
     def channel(self) -> int | None:
