@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -21,9 +21,11 @@ from confluent_kafka import Consumer, TopicPartition
 
 import messaging
 from messaging import notify
-from messaging.drivers.base import Role
+from messaging.drivers.base import Role, State
 from messaging.drivers.kafka import configuration
 from messaging.drivers.kafka.options import KafkaSettings
+from messaging.drivers.kafka.subscription import Life, Subscription
+from messaging.reactor import Reactor
 from tests.brokers.kafka import Kafka
 from tests.conformance.subjects.kafka_proxy import KafkaProxy
 from tests.faults.fleet import Fleet
@@ -203,6 +205,59 @@ def test_a_notifier_killed_with_what_it_has_buffered(tmp_path: Path, broker: Kaf
     assert len(histories["sound"].ended) > 50
     assert histories["sound"].lost("notify", ["a"]) == []
     assert histories["confirms_what_is_buffered"].lost("notify", ["a"]) != []
+
+
+class Endpoint:
+    """Takes what comes."""
+
+    def info(self, *_: object) -> None:
+        """Take it."""
+
+
+def test_a_listener_out_of_its_group_is_connected(broker: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an outage longer than a session a broker takes a member back when its former self has run out: the
+    connection is ready before that, and stays so. Planted: a consumer that is asked what only a member can answer.
+    """
+    check = Subscription.check
+
+    def asks(self: Subscription) -> Callable[[float], object] | None:
+        life = self.life
+        if self.group.startswith("careless"):
+            self.life = Life.LIVE
+        try:
+            return check(self)
+        finally:
+            self.life = life
+
+    monkeypatch.setattr(Subscription, "check", asks)
+    topic = f"t{secrets.token_hex(4)}"
+    states: dict[str, list[State]] = {"sound": [], "careless": []}
+    listeners: list[notify.Listener] = []
+    with ExitStack() as stack:
+        for pool, seen in states.items():
+            transport = stack.enter_context(
+                messaging.open_transport(broker.url, session_timeout=SESSION, connect_timeout=0.5, heartbeat=3.0)
+            )
+            listener = notify.Listener(transport, [messaging.Target(topic=topic)], [Endpoint()], pool=pool)
+            listener.start()
+            listeners.append(listener)
+            reactor = transport.operations(Role.LISTENER).reactor
+            reactor.on_change.append(partial(_note_state, reactor, seen))
+        broker.stop()
+        until(lambda: not any(listener.health()["consuming"] for listener in listeners), "out of the group")
+        broker.start()
+        for seen in states.values():
+            seen.clear()
+        until(lambda: all(listener.health()["consuming"] for listener in listeners), "in the group again")
+    losses = {pool: seen.count(State.LOST) for pool, seen in states.items()}
+    # What was begun before the broker was there may fail after it.
+    assert losses["sound"] <= 1
+    assert losses["careless"] > 1
+
+
+def _note_state(reactor: Reactor, seen: list[State]) -> None:
+    if not seen or seen[-1] is not reactor.state:
+        seen.append(reactor.state)
 
 
 def test_a_lost_confirmation_does_not_double_what_is_stored(broker: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,11 +167,13 @@ class Subscription:
         topic = next(iter(self.sources), None)
         if consumer is None or topic is None:
             return None
+        is_member = self.life is not Life.JOINING
 
         def ask(timeout: float) -> None:
             consumer.list_topics(topic, timeout)
-            # Over the connection to the coordinator of its group.
-            consumer.committed([TopicPartition(topic, 0)], timeout=timeout)
+            if is_member:
+                # Over the connection to the coordinator of its group.
+                consumer.committed([TopicPartition(topic, 0)], timeout=timeout)
 
         return ask
 
