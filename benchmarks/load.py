@@ -98,7 +98,7 @@ def threads(client: Client, payload: bytes, seconds: float) -> Figures:
             _check(call(payload), payload)
             barrier.wait()
             count = 0
-            while clock() < deadline:
+            while not count or clock() < deadline:
                 call(payload)
                 count += 1
             counts.append(count)
