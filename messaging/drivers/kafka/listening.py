@@ -360,6 +360,7 @@ class ListenerConnection:
             "reconnects": self._contact.reconnects,
             "stale_settlements": self._stale + sum(each.settling.stale for each in everything),
             "rebalances": self._rebalances + sum(each.rebalances for each in everything),
+            "partitions": sum(each.partitions for each in everything),
             "waiting_for_retry": sum(len(each.delayed) for each in everything),
             "copies_failed": self._copier.failed,
         }

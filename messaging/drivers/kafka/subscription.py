@@ -272,6 +272,11 @@ class Subscription:
         return max(self.windows.values(), default=0)
 
     @property
+    def partitions(self) -> int:
+        """How many it is assigned now, those of its retry topic among them."""
+        return len(self._assignment)
+
+    @property
     def has_room(self) -> bool:
         """Whether messages are to be read now."""
         if self._asking or self._consumer is None:
