@@ -1,10 +1,14 @@
-"""The end of an outage over Kafka: a connection that has come back is not lost again for what the outage has kept."""
+"""The beginning and the end of an outage over Kafka: it is told though the client library does not tell it, and a
+connection that has come back is not lost again for what the outage has kept.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError
@@ -13,7 +17,10 @@ import messaging
 from messaging import notify
 from messaging.drivers.base import Role, State
 from messaging.drivers.kafka import configuration
+from messaging.drivers.kafka.clients import Troubles
+from messaging.drivers.kafka.contact import Contact
 from messaging.drivers.kafka.notifying import NotifierConnection
+from messaging.drivers.kafka.reasons import is_outage
 from tests.brokers.mock_kafka import PRODUCE
 from tests.faults.processes import Worker, until
 
@@ -70,3 +77,53 @@ def test_an_outage_ends_once(cluster: Worker, planted: bool, monkeypatch: pytest
             cluster.ask("heal", request=PRODUCE)
             sent.result(30)
     assert (State.LOST in states[states.index(State.READY) :]) is planted
+
+
+class Endpoint:
+    """Takes what comes."""
+
+    def info(self, *_: object) -> None:
+        """Take it."""
+
+
+@pytest.mark.parametrize("planted", [False, True])
+@pytest.mark.parametrize("role", [Role.LISTENER, Role.NOTIFIER])
+def test_an_outage_that_the_library_keeps_to_itself(
+    cluster: Worker, role: Role, planted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that could not connect to a broker has the cluster asked whether any is left. The word that all are gone
+    is withheld here, as the library does when the last one goes while another is being given up. Planted: nobody asks.
+    """
+    sound = Troubles.note
+    monkeypatch.setattr(Troubles, "note", lambda self, error: None if is_outage(error) else sound(self, error))
+    asked = threading.Event()
+    doubt = Contact.doubt
+
+    def doubted(self: Contact) -> None:
+        asked.set()
+        if not planted:
+            doubt(self)
+
+    monkeypatch.setattr(Contact, "doubt", doubted)
+    bootstrap = cluster.expect("ready")["bootstrap"]
+    for name in ("", "..default.retry", "..default.dead"):
+        cluster.ask("create", topic=f"messaging.events{name}", replicas=1)
+    options: dict[str, Any] = {"create_topics": "no", "heartbeat": HEARTBEAT, "connect_timeout": 1.0}
+    with messaging.open_transport(f"kafka://{bootstrap}/", **options) as transport:
+        if role is Role.LISTENER:
+            listener = notify.Listener(transport, [messaging.Target(topic="events")], [Endpoint()])
+            listener.start()
+        else:
+            notify.Notifier(transport, topics=["events"]).info({}, "event", 1)
+        reactor = transport.operations(role).reactor
+        cluster.ask("down")
+        assert asked.wait(10)
+        if not planted:
+            until(lambda: reactor.state is not State.READY, "the outage is told")
+            cluster.ask("up")
+            until(lambda: reactor.state is State.READY, "the connection is back")
+        else:
+            stays_so = threading.Event()
+            reactor.on_change.append(stays_so.set)
+            assert not stays_so.wait(4 * HEARTBEAT)
+            assert reactor.state is State.READY

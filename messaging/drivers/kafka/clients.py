@@ -93,19 +93,21 @@ class Log:
 class Troubles:
     """What the library tells of its brokers, written down until somebody looks."""
 
-    __slots__ = ("_said", "fatal", "news")
+    __slots__ = ("_said", "_unconnected", "fatal", "news")
 
     def __init__(self) -> None:
         self.fatal = False
         """The client is of no use any more: an idempotent producer that cannot tell what was stored."""
         self.news: deque[KafkaError] = deque()
         self._said = ""
+        self._unconnected = False
 
     def note(self, error: KafkaError) -> None:
         """Called by the library while it is polled."""
         self.fatal = self.fatal or error.fatal()
         if error.code() == KafkaError._TRANSPORT or error.code() == KafkaError._RESOLVE:
             self._said = explained(str(error.str()))
+            self._unconnected = True
         self.news.append(error)
 
     def outage(self) -> ConnectFailed | None:
@@ -119,6 +121,11 @@ class Troubles:
                 self._said = explained(str(error.str()))
             if is_outage(error) or error.fatal():
                 found = of_connection(error, self._said)
+        return found
+
+    def doubt(self) -> bool:
+        """Take the news that some broker could not be connected, if there are any."""
+        found, self._unconnected = self._unconnected, False
         return found
 
 

@@ -135,6 +135,8 @@ class ListenerConnection:
             failure = troubles.outage()
             if failure is not None:
                 self._contact.lost(failure)
+            elif troubles.doubt():
+                self._contact.doubt()
 
     def _connected(self, user: configuration.Login) -> None:
         renewed = self._user is not None and user != self._user

@@ -274,6 +274,8 @@ class NotifierConnection:
                 self._retired.append(self._producer)
                 self._producer = None
             self._contact.lost(failure)
+        elif self._troubles.doubt():
+            self._contact.doubt()
 
     def _poll_retired(self) -> None:
         for producer in list(self._retired):
