@@ -3,7 +3,8 @@
 A Kafka client connects to wherever the broker announces itself, several times, and shows its sockets to nobody; but
 each of its requests names its `client.id`. What `stalled` does concerns the connections that are there at that moment;
 those that come later are not harmed. `cut` goes on for a moment, since a client has several connections and each comes
-back by itself: an accident that takes all of them takes them at one time.
+back by itself: an accident that takes all of them takes them at one time. It begins when the client neither makes nor
+gives up connections: one that loses the last while it does does not tell that all are gone.
 """
 
 from __future__ import annotations
@@ -22,12 +23,19 @@ _NAME_AT = 14
 
 _MOMENT = 0.1
 """Seconds for which a cut goes on."""
+_QUIET = 0.05
+"""Seconds without a change after which a client has the connections that it wants."""
+_WITHIN = 5.0
+"""Seconds that a client may take until then."""
 
 
 class _Link:
     """One connection through the proxy."""
 
     def __init__(self, client: socket.socket, broker: socket.socket, refused: Callable[[str], bool]) -> None:
+        """`refused` is told the name of the client when it is known and when the link has ended, and says whether there
+        shall be no link.
+        """
         self._refused = refused
         self.client = client
         self.broker = broker
@@ -63,6 +71,7 @@ class _Link:
         finally:
             self.client.close()
             self.broker.close()
+            self._refused(self.name)
 
     def cut(self) -> None:
         for side in (self.client, self.broker):
@@ -78,6 +87,8 @@ class KafkaProxy:
         self._listener = socket.create_server(("127.0.0.1", port))
         self._links: list[_Link] = []
         self._cut_until: dict[str, float] = {}
+        self._changed = threading.Condition()
+        self._changed_at: dict[str, float] = {}
         threading.Thread(target=self._accept, name="kafka-proxy", daemon=True).start()
 
     def _accept(self) -> None:
@@ -98,13 +109,24 @@ class KafkaProxy:
             threading.Thread(target=link.run, name="kafka-proxy-link", daemon=True).start()
 
     def _refused(self, name: str) -> bool:
-        return time.monotonic() < self._cut_until.get(name, 0.0)
+        now = time.monotonic()
+        with self._changed:
+            self._changed_at[name] = now
+            self._changed.notify_all()
+        return now < self._cut_until.get(name, 0.0)
+
+    def _wait_for_quiet(self, name: str) -> None:
+        end = time.monotonic() + _WITHIN
+        with self._changed:
+            while (now := time.monotonic()) < min(end, quiet := self._changed_at.get(name, 0.0) + _QUIET):
+                self._changed.wait(quiet - now)
 
     def _of(self, name: str) -> list[_Link]:
         return [link for link in self._links if link.name == name and link.client.fileno() >= 0]
 
     def cut(self, name: str) -> None:
         """Break every connection of a client, and those that it makes in the next moment."""
+        self._wait_for_quiet(name)
         self._cut_until[name] = time.monotonic() + _MOMENT
         for link in self._of(name):
             link.cut()
