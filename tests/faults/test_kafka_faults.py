@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -209,13 +210,6 @@ def test_a_notifier_killed_with_what_it_has_buffered(tmp_path: Path, broker: Kaf
     assert histories["confirms_what_is_buffered"].lost("notify", ["a"]) != []
 
 
-class Endpoint:
-    """Takes what comes."""
-
-    def info(self, *_: object) -> None:
-        """Take it."""
-
-
 def test_a_listener_out_of_its_group_is_connected(broker: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
     """After an outage longer than a session a broker takes a member back when its former self has run out, and answers
     it nothing until then: the connection is ready before that, and stays so. Planted: a consumer that is asked all the
@@ -243,12 +237,13 @@ def test_a_listener_out_of_its_group_is_connected(broker: Kafka, monkeypatch: py
     topic = f"t{secrets.token_hex(4)}"
     states: dict[str, list[State]] = {"sound": [], "careless": []}
     listeners: list[notify.Listener] = []
+    silent = SimpleNamespace(info=lambda *_: None)
     with ExitStack() as stack:
         for pool, seen in states.items():
             transport = stack.enter_context(
                 messaging.open_transport(broker.url, session_timeout=10.0, connect_timeout=0.5, heartbeat=3.0)
             )
-            listener = notify.Listener(transport, [messaging.Target(topic=topic)], [Endpoint()], pool=pool)
+            listener = notify.Listener(transport, [messaging.Target(topic=topic)], [silent], pool=pool)
             listener.start()
             listeners.append(listener)
             reactor = transport.operations(Role.LISTENER).reactor

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -79,13 +80,6 @@ def test_an_outage_ends_once(cluster: Worker, planted: bool, monkeypatch: pytest
     assert (State.LOST in states[states.index(State.READY) :]) is planted
 
 
-class Endpoint:
-    """Takes what comes."""
-
-    def info(self, *_: object) -> None:
-        """Take it."""
-
-
 @pytest.mark.parametrize("planted", [False, True])
 @pytest.mark.parametrize("role", [Role.LISTENER, Role.NOTIFIER])
 def test_an_outage_that_the_library_keeps_to_itself(
@@ -111,7 +105,9 @@ def test_an_outage_that_the_library_keeps_to_itself(
     options: dict[str, Any] = {"create_topics": "no", "heartbeat": HEARTBEAT, "connect_timeout": 1.0}
     with messaging.open_transport(f"kafka://{bootstrap}/", **options) as transport:
         if role is Role.LISTENER:
-            listener = notify.Listener(transport, [messaging.Target(topic="events")], [Endpoint()])
+            listener = notify.Listener(
+                transport, [messaging.Target(topic="events")], [SimpleNamespace(info=lambda *_: None)]
+            )
             listener.start()
         else:
             notify.Notifier(transport, topics=["events"]).info({}, "event", 1)
@@ -123,7 +119,7 @@ def test_an_outage_that_the_library_keeps_to_itself(
             cluster.ask("up")
             until(lambda: reactor.state is State.READY, "the connection is back")
         else:
-            stays_so = threading.Event()
-            reactor.on_change.append(stays_so.set)
-            assert not stays_so.wait(4 * HEARTBEAT)
+            changed = threading.Event()
+            reactor.on_change.append(changed.set)
+            assert not changed.wait(4 * HEARTBEAT)
             assert reactor.state is State.READY

@@ -269,8 +269,7 @@ class RabbitConnection:
         theirs are in doubt.
         """
         answers = self._subscriptions.answers
-        batch = answers.take_last_answers() if answers is not None else []
-        if answers is not None and batch:
+        if answers is not None and (batch := answers.take_last_answers()):
             self._note_sent()
             self._notices.append(partial(self._events.on_deliveries, answers.source, batch))
 

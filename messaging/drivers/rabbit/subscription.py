@@ -219,10 +219,7 @@ class Subscription(ChannelOwner):
         """What nobody has seen goes back to its queue."""
         unseen = list(self._backlog)
         self._backlog.clear()
-        if self._batch is not None:
-            unseen += self._batch
-            self._owner.withdraw_batch(self)
-            self._batch = None
+        unseen += self._take_batch()
         if self._channel is not None and not self.intake.no_ack and self.source.kind is not SourceKind.REPLY:
             for delivery in unseen:
                 if self.outstanding.pop(delivery.tag, None) is not None:
@@ -314,9 +311,8 @@ class Subscription(ChannelOwner):
         self.outstanding.clear()
         self._others.clear()
         self._backlog.clear()
-        if self._batch is not None and not self._answers_once:
-            self._owner.withdraw_batch(self)
-            self._batch = None
+        if not self._answers_once:
+            self._take_batch()
         self._consumers = {}
         self._acked = self.unacknowledged = 0
 
@@ -329,11 +325,13 @@ class Subscription(ChannelOwner):
 
     def take_last_answers(self) -> list[Delivery]:
         """Take out the answers that were not told yet and do not come again; the connection is at its end."""
-        batch = self._batch
-        if batch is None or not self._answers_once:
+        return self._take_batch() if self._answers_once else []
+
+    def _take_batch(self) -> list[Delivery]:
+        batch, self._batch = self._batch, None
+        if batch is None:
             return []
         self._owner.withdraw_batch(self)
-        self._batch = None
         return batch
 
     @property

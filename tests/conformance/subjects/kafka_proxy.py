@@ -32,11 +32,11 @@ _WITHIN = 5.0
 class _Link:
     """One connection through the proxy."""
 
-    def __init__(self, client: socket.socket, broker: socket.socket, refused: Callable[[str], bool]) -> None:
-        """`refused` is told the name of the client when it is known and when the link has ended, and says whether there
+    def __init__(self, client: socket.socket, broker: socket.socket, changed: Callable[[str], bool]) -> None:
+        """`changed` is told the name of the client when it is known and when the link has ended, and says whether there
         shall be no link.
         """
-        self._refused = refused
+        self._changed = changed
         self.client = client
         self.broker = broker
         self.name = ""
@@ -63,7 +63,7 @@ class _Link:
                     if side is self.client and not self.name:
                         length = int.from_bytes(data[_NAME_AT - 2 : _NAME_AT], "big")
                         self.name = data[_NAME_AT : _NAME_AT + length].decode()
-                        if self._refused(self.name):
+                        if self._changed(self.name):
                             return
                     (self.broker if side is self.client else self.client).sendall(data)
         except OSError:
@@ -71,7 +71,7 @@ class _Link:
         finally:
             self.client.close()
             self.broker.close()
-            self._refused(self.name)
+            self._changed(self.name)
 
     def cut(self) -> None:
         for side in (self.client, self.broker):
@@ -104,11 +104,12 @@ class KafkaProxy:
                 continue
             for side in (client, broker):
                 side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            link = _Link(client, broker, self._refused)
+            link = _Link(client, broker, self._note_change)
             self._links = [each for each in self._links if each.client.fileno() >= 0] + [link]
             threading.Thread(target=link.run, name="kafka-proxy-link", daemon=True).start()
 
-    def _refused(self, name: str) -> bool:
+    def _note_change(self, name: str) -> bool:
+        """A link of a client has begun or ended; return whether the client is to have none just now."""
         now = time.monotonic()
         with self._changed:
             self._changed_at[name] = now
