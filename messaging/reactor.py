@@ -87,6 +87,7 @@ class Reactor:
         self.timers.hooks.append(self._expire_held)
         self._in_events = False
         self._offload = Offload()
+        self.offload = self._offload.run
         self._connect = connect
         self._relay = Relay(self)
         self._connection = connect(self._relay, self)
@@ -133,7 +134,13 @@ class Reactor:
         elif self._closing:
             raise self.holding.gone()
         else:
-            self._append(delivery)
+            # `_append`, written out: this runs once per message, and what has brought one is launched.
+            self._inbox.append(delivery)
+            if self._sleeping:
+                self._sleeping = False
+                self._rouse()
+            if self.finished:
+                self._refuse_inbox()
 
     def answer(self, delivery: Delivery, outgoing: Outgoing) -> None:
         """Settle a delivery as done and send the answer to it, in one flush: where settling is end to end they share a
@@ -194,11 +201,7 @@ class Reactor:
 
     def call_later(self, delay: float, function: Callable[[], None]) -> None:
         """Run a function on the owner after `delay` seconds; it is dropped when the connection closes."""
-        when = self.clock() + delay
-        if self.in_events():
-            self.timers.at(when, function)
-        else:
-            self._post(lambda: self.timers.at(when, function))
+        self.call_soon(partial(self.timers.at, self.clock() + delay, function))
 
     def after_flush(self, function: Callable[[], None]) -> None:
         """Run a function on the owner once all that was posted before has been through a pump."""
@@ -235,12 +238,6 @@ class Reactor:
                 self._finish(Closed("the transport was closed"))
                 return
         self._append(lambda: self._begin_close(grace))
-
-    # Services for the driver
-
-    def offload(self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
-        """Run what blocks in a bounded pool of threads."""
-        self._offload.run(function, done)
 
     # Inbox
 

@@ -45,9 +45,9 @@ __all__ = ["Life", "Offload", "Subscription"]
 _log = logging.getLogger(__name__)
 
 Offload = Callable[[Callable[[], Any], Callable[[Any, BaseException | None], None]], None]
-_MOST_AT_ONCE = 250
-"""Messages in one turn: workers begin while more is read, and what is made for a message dies young. With 1,000 at a
-time a listener took 71,000 to 113,000 a second, in bursts, with 200 it takes 112,000 to 121,000.
+_MOST_AT_ONCE = 2_000
+"""Messages in one turn. Owner and workers take the interpreter from each other once for each turn: with 250 a listener
+takes 3.4 us of processor time for each message, with these 3.1.
 """
 _ANSWER = 5.0
 """Seconds for a broker to say what was committed."""
