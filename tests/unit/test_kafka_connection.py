@@ -273,6 +273,47 @@ class Batches:
         Batches.seen += [event.payload for event in events]
 
 
+def test_large_notifications_are_held_by_their_size(kafka_broker: Any, topic: str) -> None:
+    """Of notifications of 200,000 bytes a listener with `window_bytes=1_000_000` has about five in hand, and as many
+    wait for another attempt; all are handled in the end, and small ones after them are held in larger numbers.
+    """
+    in_hand: list[int] = []
+    waiting: list[int] = []
+    sizes: list[int] = []
+    small_are_held = threading.Event()
+
+    class Handler:
+        @notify.on("large")
+        def large(self, event: notify.Event[Any]) -> None:
+            in_hand.append(listener.health()["in_hand"])
+            waiting.append(transport.stats()["driver.waiting_for_retry"])
+            if event.attempt == 1:
+                raise notify.Retry(after=0.2)
+            sizes.append(len(event.payload))
+
+        @notify.on("small")
+        def small(self, event: notify.Event[Any]) -> None:
+            if listener.health()["in_hand"] > 100:
+                small_are_held.set()
+            assert small_are_held.wait(30)
+
+    with messaging.open_transport(kafka_broker.url, window_bytes=1_000_000) as transport:
+        listener = notify.Listener(transport, [messaging.Target(topic=topic)], [Handler()])
+        with listener:
+            notifier = notify.Notifier(transport, "test", topics=[topic])
+            with notifier.pipeline() as pipeline:
+                for _ in range(40):
+                    pipeline.info(None, "large", "x" * 200_000)
+            assert came_true(lambda: len(sizes) == 40, within=30)
+            with notifier.pipeline() as pipeline:
+                for number in range(1_000):
+                    pipeline.info(None, "small", number)
+            assert came_true(lambda: transport.stats()["listener.handled"] == 1_040, within=30)
+    assert sizes == [200_000] * 40
+    assert max(in_hand) <= 6
+    assert max(waiting) <= 12
+
+
 def test_keys_of_others_keep_their_order(kafka_broker: Any, topic: str) -> None:
     """A message with a Kafka key, from whatever client, is in one lane with its like; its headers are read."""
     audit = Audit(lambda event: threading.Event().wait(0.01 * (event.payload["n"] % 3)))

@@ -175,6 +175,8 @@ class ListenerConnection:
                 copier=self._copier,
                 commit_interval=self._settings.commit_interval,
                 retry_buffer=self._settings.retry_buffer,
+                most_bytes=self._settings.window_bytes,
+                largest=self._settings.max_body,
                 tells_nothing=self._settings.group_protocol == "consumer",
                 offload=self._offload,
                 next_generation=self._generations.__next__,

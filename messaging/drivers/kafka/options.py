@@ -62,6 +62,14 @@ class KafkaSettings(Settings, frozen=True, kw_only=True):
     prefetch: Annotated[
         int, Meta(ge=1, le=1_000_000, description="Messages of each partition that the client library fetches ahead")
     ] = 2_000
+    window_bytes: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Bytes of notifications that a listener has in hand, about, and again as many that wait for "
+            "another attempt: of large ones fewer are read, though always one",
+        ),
+    ] = 64 * 1024 * 1024
     retry_buffer: Annotated[
         int,
         Meta(ge=1, description="Notifications that wait in memory for another attempt; the others stay in their topic"),

@@ -27,12 +27,11 @@ LOOK = 0.1
 
 
 class Pauses:
-    """The pauses of one consumer. Owner only. `retry_limit`: how much of the retry topic may wait in memory."""
+    """The pauses of one consumer. Owner only."""
 
-    def __init__(self, group: str, assignment: Assignment, retry_limit: int) -> None:
+    def __init__(self, group: str, assignment: Assignment) -> None:
         self._group = group
         self._assignment = assignment
-        self._retry_limit = retry_limit
         self._since = math.inf
         self._looked = 0.0
         self._all = False
@@ -65,12 +64,12 @@ class Pauses:
             self._change("paused", consumer.pause, list(self._assignment))
         return True
 
-    def bound_retries(self, consumer: Consumer, waiting: int) -> None:
-        """Read no more from the retry topic than may wait in memory."""
-        if not self._retries and waiting >= self._retry_limit:
+    def bound_retries(self, consumer: Consumer, waiting: int, limit: int) -> None:
+        """Read no more from the retry topic than may wait in memory, which is `limit`."""
+        if not self._retries and waiting >= limit:
             self._retries = True
             self._change("paused", consumer.pause, self._retry_partitions())
-        elif self._retries and 2 * waiting <= self._retry_limit:
+        elif self._retries and 2 * waiting <= limit:
             self._retries = False
             if not self._all:
                 self._change("resumed", consumer.resume, self._retry_partitions())
