@@ -5,6 +5,7 @@ any router does is tested in test_amqp1_routers.py.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 import messaging
-from messaging import notify
+from messaging import notify, rpc
 from messaging.drivers.amqp1.connection import Amqp1Connection
 from messaging.drivers.amqp1.receiving import Receiving
 from messaging.drivers.base import Role, State
@@ -96,6 +97,47 @@ def test_a_subscription_that_is_ended_comes_back(ends: Ends, router: Router) -> 
     ends.receiver.settle(ends.receiver.take())
     assert ends.news(again) == (Stage.TAKEN, None)
     assert ends.receiver.events.states == before
+
+
+class Slow:
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.go_on = threading.Event()
+
+    @rpc.expose
+    def answer(self, ctxt: object) -> int:
+        """Wait, the first time."""
+        first = not self.begun.is_set()
+        self.begun.set()
+        assert not first or self.go_on.wait(30)
+        return 42
+
+
+def test_a_lost_address_for_answers_is_told_to_who_waits(router: Router) -> None:
+    """The link for answers is ended by the peer while a call runs: its caller is told MAYBE long before its deadline,
+    since the next address is another one; over that one the next call has its answer.
+    """
+    slow = Slow()
+    url = f"{router.url}?profile=router"
+    with (
+        messaging.open_transport(url) as served,
+        messaging.open_transport(url) as calling,
+        rpc.Server(served, messaging.Target(topic="slow", server="a"), [slow]),
+    ):
+        client = rpc.Client(calling, messaging.Target(topic="slow"), timeout=60)
+        before = set(router.consumers)
+        call = client.submit(None, "answer")
+        assert slow.begun.wait(30)
+        (address,) = set(router.consumers) - before
+        router.detach(address)
+        error = call.exception(timeout=30)
+        assert isinstance(error, ConnectionLost)
+        assert error.delivered is Delivered.MAYBE
+        assert "ended by a test" in str(error)
+        assert client.call(None, "answer") == 42
+        slow.go_on.set()
 
 
 class Deaf:

@@ -248,6 +248,9 @@ class Receiving:
                 self._retry[source] = self._clock() + self._backoff.next()
                 self.due = min(self.due, self._retry[source])
                 self._news.subscribed(source, "", error)
+                if source.kind is SourceKind.REPLY:
+                    # The next link has another address.
+                    self._sending.answers_are_lost(error)
             else:
                 self.wanted.pop(source, None)
                 self._news.subscribed(source, "", cause)
@@ -283,6 +286,7 @@ class Receiving:
             data = b"".join([*parts, data]) if data is not None else None
         if data is None:
             engine.settle(delivery)
+            self._top_up(link)
             return
         settled = engine.is_settled(delivery)
         source = link.source

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from messaging.backoff import Backoff
@@ -114,7 +114,9 @@ class Sending:
         self.under_way: dict[Pointer, tuple[Outgoing, str]] = {}
         """What was sent and not answered, by its delivery, with its address."""
         self._asked: list[weakref.ref[Outgoing]] = []
-        """Calls that were written: at a loss their answers cannot come any more, also where the peer had taken them."""
+        """Calls that were written: when the connection goes, or the address for answers, theirs cannot come any more, also
+        where the peer had taken them.
+        """
         self._most_asked = _ASKED
         self._attached = 0
         self._reply_to = _NULL
@@ -144,15 +146,10 @@ class Sending:
         self._plans.clear()
         links, self._links = self._links, {}
         under_way, self.under_way = self.under_way, {}
-        asked, self._asked = self._asked, []
         self.blocked = False
         for outgoing, _ in under_way.values():
             self._tell(in_doubt(outgoing, cause))
-        told = {id(outgoing) for outgoing, _ in under_way.values()}
-        for reference in asked:
-            waiting = reference()
-            if waiting is not None and waiting.token is not None and id(waiting) not in told:
-                self._tell(in_doubt(waiting, cause))
+        self.answers_are_lost(cause, {id(outgoing) for outgoing, _ in under_way.values()})
         for link in links.values():
             for result in link.outbox.lose(cause):
                 self._tell(result)
@@ -161,6 +158,16 @@ class Sending:
         """Answers reach this connection there from now on."""
         self._reply_address = address
         self._reply_to = encode_string(address) if address else _NULL
+
+    def answers_are_lost(self, cause: Exception, told: Collection[int] = ()) -> None:
+        """Nothing reaches the address for answers any more: say so to those who wait for one, but for those that were
+        `told`, by their id().
+        """
+        asked, self._asked = self._asked, []
+        for reference in asked:
+            waiting = reference()
+            if waiting is not None and waiting.token is not None and id(waiting) not in told:
+                self._tell(in_doubt(waiting, cause))
 
     @property
     def idle(self) -> bool:
