@@ -114,8 +114,8 @@ class Sending:
         self.under_way: dict[Pointer, tuple[Outgoing, str]] = {}
         """What was sent and not answered, by its delivery, with its address."""
         self._asked: list[weakref.ref[Outgoing]] = []
-        """Calls that were written: when the connection goes, or the address for answers, theirs cannot come any more, also
-        where the peer had taken them.
+        """Calls that were written: when the connection goes, or the address for answers, theirs cannot come any more,
+        also where the peer had taken them.
         """
         self._most_asked = _ASKED
         self._attached = 0

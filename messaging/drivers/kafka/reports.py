@@ -20,7 +20,7 @@ from messaging.message import Outgoing, Stage
 
 __all__ = ["Report", "Reports"]
 
-_LEFT = 0.01
+_LEFT = 0.02
 """Seconds for which reports are left to whoever has collected some: he comes again sooner, or not at all."""
 _TAKEN = Stage.TAKEN
 
