@@ -220,12 +220,17 @@ def test_what_waits_comes_in_the_order_of_its_times() -> None:
     some = partition(1, 2, 3)
     delayed = Delayed()
     for offset, due in ((1, 30.0), (2, 10.0), (3, 20.0)):
+        some.outstanding[offset].body = b"x" * offset
         delayed.add(some.outstanding[offset], due)
     assert delayed.due == 10.0
+    assert delayed.size == 6
     some.outstanding[3].stale = True
+    delayed.forget_stale()
+    assert delayed.size == 3
     assert [delivery.tag.offset for delivery in delayed.take(25.0, 5)] == [2]
     assert delayed.due == 30.0
     assert [delivery.tag.offset for delivery in delayed.clear()] == [1]
+    assert delayed.size == 0
     assert delayed.due == math.inf
 
 

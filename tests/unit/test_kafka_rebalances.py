@@ -14,8 +14,9 @@ import pytest
 import messaging
 from messaging import notify
 from messaging.drivers.kafka.commits import Commits
+from messaging.drivers.kafka.pauses import Pauses
 from tests.brokers.kafka_clients import tune
-from tests.faults.processes import until
+from tests.faults.processes import came_true, until
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 KEYS = [f"key-{number}" for number in range(24)]
@@ -114,3 +115,53 @@ def test_what_was_handled_is_committed_before_it_moves(
         plant(monkeypatch)
     first, second = joined(kafka_broker, handled=True)
     assert (max((first + second).values()) == 1) is (plant is None)
+
+
+def forgets_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was paused in an assignment that is over is taken for running in the next."""
+    monkeypatch.setattr(Pauses, "assigned", lambda pauses: setattr(pauses, "_all", False))
+
+
+@pytest.mark.parametrize("plant", [None, forgets_pauses])
+def test_partitions_that_come_back_are_read(
+    kafka_broker: Any, plant: Plant | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member without room has paused its partitions; some move to a second one, there is room again, and when the
+    second has left they come back and are read.
+    """
+    if plant is not None:
+        plant(monkeypatch)
+    paused = threading.Event()
+    hold = Pauses.hold
+
+    def noted(self: Pauses, *arguments: Any) -> bool:
+        if held := hold(self, *arguments):
+            paused.set()
+        return held
+
+    monkeypatch.setattr(Pauses, "hold", noted)
+    topic, gate = f"t-{secrets.token_hex(6)}", threading.Event()
+    audit = Audit(gate)
+    target = messaging.Target(topic=topic)
+    with ExitStack() as stack:
+        # A window of one.
+        transports = [
+            stack.enter_context(messaging.open_transport(kafka_broker.url, partitions=4, window_bytes=1))
+            for _ in range(2)
+        ]
+        first, second = (notify.Listener(transport, [target], [audit]) for transport in transports)
+        stack.enter_context(first)
+        notifier = notify.Notifier(transports[0], topics=[topic], timeout=20)
+        notifier.info({}, "event", "before", key=KEYS[0])
+        until(paused.is_set, "the partitions are paused")
+        with second:
+            until(lambda: transports[1].stats()["driver.partitions"] >= 2, "the second member's partitions")
+            gate.set()
+            until(lambda: audit.seen["before"], "the first member's notification is done")
+            until(lambda: first.health()["in_hand"] == 0, "it has room")
+        until(lambda: transports[0].stats()["driver.partitions"] == 5, "all partitions are back")
+        with notifier.pipeline() as pipeline:
+            for key in KEYS:
+                pipeline.info({}, "event", key, key=key)
+        came = came_true(lambda: all(audit.seen[key] for key in KEYS), within=20 if plant is None else 3)
+        assert came is (plant is None)

@@ -104,7 +104,7 @@ class Commits:
             partition.written()
             covered += partition.acknowledged()
             partition.end()
-        self._assignment.unsettled = 0
+        self._assignment.unsettled = self._assignment.size = 0
         return [place for _, place in pending], covered
 
     def tell(self, deliveries: Sequence[Delivery], error: Exception | None = None) -> None:

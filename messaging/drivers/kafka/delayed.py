@@ -19,11 +19,13 @@ __all__ = ["Delayed"]
 class Delayed:
     """A queue by time."""
 
-    __slots__ = ("_heap", "_order")
+    __slots__ = ("_heap", "_order", "size")
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Delivery]] = []
         self._order = itertools.count()
+        self.size = 0
+        """Bytes of all that waits."""
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -34,6 +36,7 @@ class Delayed:
     def add(self, delivery: Delivery, due: float) -> None:
         """Keep one until `due`, on the connection's clock."""
         heapq.heappush(self._heap, (due, next(self._order), delivery))
+        self.size += len(delivery.body)
 
     @property
     def due(self) -> float:
@@ -41,16 +44,23 @@ class Delayed:
         return self._heap[0][0] if self._heap else math.inf
 
     def take(self, now: float, most: int) -> list[Delivery]:
-        """Take what is due, at most so many; what belongs to a partition that is gone is forgotten."""
+        """Take what is due, at most so many."""
         taken: list[Delivery] = []
         while self._heap and self._heap[0][0] <= now and len(taken) < most:
             delivery = heapq.heappop(self._heap)[2]
-            if not delivery.stale:
-                taken.append(delivery)
+            self.size -= len(delivery.body)
+            taken.append(delivery)
         return taken
+
+    def forget_stale(self) -> None:
+        """Forget what belongs to partitions that are gone."""
+        self._heap = [each for each in self._heap if not each[2].stale]
+        heapq.heapify(self._heap)
+        self.size = sum(len(delivery.body) for delivery in self)
 
     def clear(self) -> list[Delivery]:
         """Take everything."""
-        left = [delivery for _, _, delivery in self._heap if not delivery.stale]
+        left = list(self)
         self._heap.clear()
+        self.size = 0
         return left

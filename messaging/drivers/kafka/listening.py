@@ -294,8 +294,10 @@ class ListenerConnection:
                 events.on_settled(deliveries, error)
         batch, subscription.batch = subscription.batch, []
         if batch:
+            begun = self._clock()
             for part in by_source(batch):
                 events.on_deliveries(part[0].source, part)
+            subscription.handled(len(batch), self._clock() - begun)
 
     # The end
 

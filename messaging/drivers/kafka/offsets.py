@@ -135,14 +135,16 @@ class Tag(msgspec.Struct, frozen=True, gc=False):
 
 
 class Assignment:
-    """The partitions that one consumer has now. `unsettled`: how many of their messages are with handlers."""
+    """The partitions that one consumer has now. `unsettled`: how many of their messages are with handlers; `size`: the
+    bytes of those.
+    """
 
-    __slots__ = ("_partitions", "get", "unsettled")
+    __slots__ = ("_partitions", "get", "size", "unsettled")
 
     def __init__(self) -> None:
         self._partitions: dict[tuple[str, int], Partition] = {}
         self.get = self._partitions.get
-        self.unsettled = 0
+        self.unsettled = self.size = 0
 
     def __iter__(self) -> Iterator[Partition]:
         return iter(self._partitions.values())
@@ -164,5 +166,7 @@ class Assignment:
 
     def recount(self, waiting: Iterable[Delivery]) -> None:
         """Count what is with handlers anew, after partitions have gone; `waiting` is not."""
-        waits = sum(1 for delivery in waiting if not delivery.stale)
-        self.unsettled = sum(len(partition.outstanding) for partition in self) - waits
+        waits = [len(delivery.body) for delivery in waiting if not delivery.stale]
+        sizes = [len(delivery.body) for partition in self for delivery in partition.outstanding.values()]
+        self.unsettled = len(sizes) - len(waits)
+        self.size = sum(sizes) - sum(waits)

@@ -27,22 +27,28 @@ LOOK = 0.1
 
 
 class Pauses:
-    """The pauses of one consumer. Owner only."""
+    """The pauses of one consumer. Owner only. Of the retry topic `retry_limit` notifications, or `most_bytes` bytes of
+    them, may wait in memory.
+    """
 
-    def __init__(self, group: str, assignment: Assignment) -> None:
+    def __init__(self, group: str, assignment: Assignment, retry_limit: int, most_bytes: int) -> None:
         self._group = group
         self._assignment = assignment
+        self._retry_limit = retry_limit
+        self._most_bytes = most_bytes
         self._since = math.inf
         self._looked = 0.0
         self._all = False
         self._some = False
-        """Partitions that were there before the last assignment are paused."""
+        """It is not known which of them are."""
         self._retries = False
 
     def assigned(self) -> None:
-        """There are new partitions, which are not paused; those that were there may be."""
-        self._some = self._some or self._all
-        self._all = False
+        """There are other partitions now. Any may be paused: a pause outlives the assignment in which it was made, and
+        only resuming ends it.
+        """
+        self._some = True
+        self._all = self._retries = False
 
     def end(self, consumer: Consumer) -> None:
         """There is room again."""
@@ -64,12 +70,12 @@ class Pauses:
             self._change("paused", consumer.pause, list(self._assignment))
         return True
 
-    def bound_retries(self, consumer: Consumer, waiting: int, limit: int) -> None:
-        """Read no more from the retry topic than may wait in memory, which is `limit`."""
-        if not self._retries and waiting >= limit:
+    def bound_retries(self, consumer: Consumer, waiting: int, size: int) -> None:
+        """Read no more from the retry topic than may wait in memory, where `waiting` are, of `size` bytes."""
+        if not self._retries and (waiting >= self._retry_limit or size >= self._most_bytes):
             self._retries = True
             self._change("paused", consumer.pause, self._retry_partitions())
-        elif self._retries and 2 * waiting <= limit:
+        elif self._retries and 2 * waiting <= self._retry_limit and 2 * size <= self._most_bytes:
             self._retries = False
             if not self._all:
                 self._change("resumed", consumer.resume, self._retry_partitions())

@@ -71,7 +71,7 @@ class Settling:
             self._copier.copy(delivery, self._dead, dead_headers(delivery, reason), self._copied)
 
     def _done(self, deliveries: Sequence[Delivery]) -> None:
-        done = 0
+        done = size = 0
         awaited = self._awaited()
         for delivery in deliveries:
             tag = delivery.tag
@@ -79,12 +79,14 @@ class Settling:
             if partition.outstanding.pop(tag.offset, None) is None:
                 continue
             done += 1
+            size += len(delivery.body)
             if awaited:
                 partition.settled.append(delivery)
             if partition.returned:
                 partition.returned.discard(tag.offset)
         self.stale += len(deliveries) - done
         self._assignment.unsettled -= done
+        self._assignment.size -= size
 
     def give_back(self, delivery: Delivery) -> None:
         """Leave one for whoever reads its partition next."""

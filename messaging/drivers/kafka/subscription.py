@@ -49,8 +49,6 @@ _MOST_AT_ONCE = 2_000
 """Messages in one turn. Owner and workers take the interpreter from each other once for each turn: with 250 a listener
 takes 3.4 us of processor time for each message, with these 3.1.
 """
-_SAMPLE = 64
-"""Of how many messages the size is looked at, in one turn."""
 _ANSWER = 5.0
 """Seconds for a broker to say what was committed."""
 _NOTHING = 3.0
@@ -130,11 +128,11 @@ class Subscription:
         self.delayed = Delayed()
         self._spill: deque[Message] = deque()
         """Read while there was no room."""
-        self._pauses = Pauses(group, self._assignment)
-        self._retry_buffer = retry_buffer
+        self._pauses = Pauses(group, self._assignment, retry_buffer, most_bytes)
         self._most_bytes = most_bytes
-        self._fitting = max(1, most_bytes // largest)
-        """How many messages fit into `most_bytes`, going by those that were read last; before, by the largest."""
+        self._usual = largest
+        """Bytes of a message, in the mean of those that were read last."""
+        self._at_once = _MOST_AT_ONCE
 
     # Beginning
 
@@ -247,7 +245,7 @@ class Subscription:
         gone = self._take_away(places)
         if self.life is not Life.CLOSING:
             self.commits.at_revoke(consumer, gone)
-        self._assignment.recount(self.delayed)
+        self._recount()
 
     def _were_lost(self, consumer: Consumer, places: Sequence[TopicPartition]) -> None:
         """The broker has given them away without us: nothing can be committed any more."""
@@ -255,12 +253,16 @@ class Subscription:
         error = ConnectionLost("the partition was given to another member of the group before the commit")
         for partition in self._take_away(places):
             self.commits.tell(partition.end(), error)
-        self._assignment.recount(self.delayed)
+        self._recount()
         if self.life is Life.LIVE:
             self.life = Life.JOINING
             for source in self.announced:
                 self.news.append((source, "", ConnectionLost(f"the group {self.group} has lost this member")))
             self.announced.clear()
+
+    def _recount(self) -> None:
+        self.delayed.forget_stale()
+        self._assignment.recount(self.delayed)
 
     def _take_away(self, places: Sequence[TopicPartition]) -> list[Partition]:
         gone = self._assignment.take([(each.topic, each.partition) for each in places])
@@ -277,7 +279,7 @@ class Subscription:
     @property
     def window(self) -> int:
         """How many messages may be unsettled."""
-        return min(max(self.windows.values(), default=0), self._fitting)
+        return max(self.windows.values(), default=0)
 
     @property
     def partitions(self) -> int:
@@ -291,10 +293,13 @@ class Subscription:
             return False
         if self.life is Life.JOINING:
             return True
-        # A large window is refilled in large steps.
-        window = self.window
-        step = window // 8 if window >= 512 else 1
-        return self.life is Life.LIVE and window - self._assignment.unsettled >= step
+        # A window is refilled in large steps: a pause costs much.
+        window, most = self.window, self._most_bytes
+        return (
+            self.life is Life.LIVE
+            and window - self._assignment.unsettled >= max(1, window // 8)
+            and most - self._assignment.size >= most // 8
+        )
 
     @property
     def due(self) -> float:
@@ -335,7 +340,8 @@ class Subscription:
             _log.warning("group %s: %s", self.group, error)
 
     def _read(self, consumer: Consumer, wait: float) -> None:
-        room = min(self.window - self._assignment.unsettled, _MOST_AT_ONCE)
+        fitting = (self._most_bytes - self._assignment.size) // max(1, self._usual)
+        room = max(1, min(self.window - self._assignment.unsettled, self._at_once, fitting))
         messages: list[Message] = []
         while self._spill and len(messages) < room:
             messages.append(self._spill.popleft())
@@ -351,23 +357,15 @@ class Subscription:
             self._spill.extend(messages)
             return
         batch, later = read(messages, self._assignment, self.sources, time.time(), self._complain)
-        self._measure(batch)
         self._hand_out(batch)
         if later:
-            self._measure([delivery for _, delivery in later])
             now = self._clock()
             for delay, delivery in later:
                 self.delayed.add(delivery, now + delay)
             self._bound_retries(consumer)
 
-    def _measure(self, deliveries: Sequence[Delivery]) -> None:
-        # Some tell how large they are: looking at each would cost 1 % of a listener that handles small ones.
-        sizes = [len(delivery.body) for delivery in deliveries[:: 1 + len(deliveries) // _SAMPLE]]
-        if sizes:
-            self._fitting = max(1, self._most_bytes * len(sizes) // max(1, sum(sizes)))
-
     def _bound_retries(self, consumer: Consumer) -> None:
-        self._pauses.bound_retries(consumer, len(self.delayed), min(self._retry_buffer, self._fitting))
+        self._pauses.bound_retries(consumer, len(self.delayed), self.delayed.size)
 
     def _serve(self, consumer: Consumer) -> None:
         message = consumer.poll(0)
@@ -376,7 +374,10 @@ class Subscription:
 
     def _hand_out(self, batch: list[Delivery]) -> None:
         if batch:
+            size = sum([len(delivery.body) for delivery in batch])
+            self._usual = size // len(batch)
             self._assignment.unsettled += len(batch)
+            self._assignment.size += size
             self.batch += batch
             self.commits.soon()
 
@@ -392,6 +393,12 @@ class Subscription:
         told = f"the Kafka cluster refuses a member of the group {self.group!r}: {reason}"
         self.news += [(source, "", Rejected(told, retryable=False)) for source in self.sources.values()]
         self._leave()
+
+    def handled(self, count: int, seconds: float) -> None:
+        """Handing out so many has taken that long: handlers that run at once, on the owner, keep it from everything
+        else, so it reads no more in a turn than they can do in a second.
+        """
+        self._at_once = max(1, int(count / seconds)) if seconds > 1.0 else min(_MOST_AT_ONCE, 2 * self._at_once)
 
     # The end
 
