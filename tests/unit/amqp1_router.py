@@ -59,6 +59,8 @@ class _Handler(MessagingHandler):
         event.connection.properties = {symbol("product"): self.router.product, symbol("version"): "1.19.0"}
         event.connection.offered_capabilities = symbol("ANONYMOUS-RELAY")
         event.connection.transport.idle_timeout = self.router.idle
+        if self.router.most_sessions:
+            event.connection.transport.channel_max = self.router.most_sessions - 1
         self.router.connections.append(event.connection)
 
     def on_link_opening(self, event: Any) -> None:
@@ -144,6 +146,8 @@ class Router:
         """Addresses to which no consumer may attach."""
         self.idle = 0.0
         """Seconds of silence after which it gives a connection up; 0: never."""
+        self.most_sessions = 0
+        """Sessions that a connection may have; 0: what proton allows. One more breaks the connection."""
         self.numbers = itertools.count(1)
         self.consumers: dict[str, list[Any]] = {}
         self.senders: list[Any] = []
@@ -223,6 +227,21 @@ class Router:
                 self.gone(link)
 
         self.do(act)
+
+    def end_session(self, address: str) -> list[str]:
+        """End the session of an address's consumer; the addresses of all consumers that it had."""
+
+        def act() -> list[str]:
+            session = self.consumers[address][0].session
+            links = [link for link in self.links() if link.session == session]
+            session.condition = Condition("amqp:session:errant-link", "ended by a test")
+            session.close()
+            for link in links:
+                self.gone(link)
+            return [link.source.address for link in links if link.is_sender]
+
+        ended: list[str] = self.do(act)
+        return ended
 
     def detach_senders(self) -> None:
         """End the links of all senders; what they have under way is not answered."""

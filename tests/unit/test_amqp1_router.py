@@ -18,7 +18,8 @@ from messaging.drivers.amqp1.connection import Amqp1Connection
 from messaging.drivers.amqp1.receiving import Receiving
 from messaging.drivers.base import Role, State
 from messaging.errors import ConnectionLost, DeadlineExceeded, Delivered
-from messaging.message import Route, Source, Stage
+from messaging.message import Route, Source, SourceKind, Stage
+from messaging.testing.conformance.bare import together
 from tests.faults.processes import Stall, came_true, until
 from tests.unit.amqp1_ends import Ends, bare_at
 from tests.unit.amqp1_router import Router
@@ -223,6 +224,82 @@ def test_a_sending_link_that_is_ended_comes_back(ends: Ends, router: Router) -> 
     ends.receiver.settle(ends.receiver.take())
     assert ends.news(later) == (Stage.TAKEN, None)
     assert ends.sender.events.states == before
+
+
+class Crowd:
+    """A connection with more subscriptions than its router allows it sessions, and one that sends to them."""
+
+    def __init__(self, router: Router, most_sessions: int, stack: ExitStack) -> None:
+        router.most_sessions = most_sessions
+        self.sender = bare_at(router.url, Role.RPC_CLIENT, stack)
+        self.receiver = bare_at(router.url, Role.RPC_SERVER, stack)
+        self.sources = [Source(SourceKind.ANY, "ex", f"crowd-{number}", "a") for number in range(10)]
+        for source in self.sources:
+            self.receiver.connection.subscribe(source, 10)
+        self.await_subscriptions()
+
+    def await_subscriptions(self) -> None:
+        """All that is in `sources` is subscribed."""
+        self.receiver.until(lambda: self.receiver.events.subscribed.keys() == {*self.sources}, "the subscriptions")
+
+    def hears_all(self) -> None:
+        """A message to each source arrives and is taken, over a connection that was never lost."""
+        sent = [self.sender.publish(Route.any("ex", source.topic)) for source in self.sources]
+        both = [self.sender, self.receiver]
+        together(both, lambda: len(self.receiver.events.deliveries) == len(sent), "every message")
+        deliveries = self.receiver.take()
+        assert {delivery.source for delivery in deliveries} == {*self.sources}
+        for delivery in deliveries:
+            self.receiver.settle([delivery])
+        together(both, lambda: all(self.sender.final(outgoing) for outgoing in sent), "every outcome")
+        assert [self.sender.error(outgoing) for outgoing in sent] == [None] * len(sent)
+        assert State.LOST not in self.sender.events.states + self.receiver.events.states
+
+
+def _consumer(source: Source) -> str:
+    return f"openstack.org/om/rpc/anycast/ex/{source.topic}"
+
+
+@pytest.mark.parametrize("most_sessions", [1, 2, 4])
+def test_links_share_sessions_when_the_peer_allows_no_more(router: Router, most_sessions: int) -> None:
+    """Beyond what the peer allows on a connection, links go where there are links already, and all of them work."""
+    with ExitStack() as stack:
+        Crowd(router, most_sessions, stack).hears_all()
+
+
+@pytest.mark.parametrize("most_sessions", [4, 11])
+def test_a_link_that_ends_leaves_those_on_its_session(router: Router, most_sessions: int) -> None:
+    """Whether we end it or the peer does; and a session that goes with its last link makes room only once that is
+    written, so what is subscribed in the same breath does not ask for one too many.
+    """
+    with ExitStack() as stack:
+        crowd = Crowd(router, most_sessions, stack)
+        for _ in range(len(crowd.sources)):
+            crowd.receiver.connection.unsubscribe(crowd.sources.pop(0))
+            crowd.sources.append(Source(SourceKind.ANY, "ex", f"later-{len(router.outcomes)}", "a"))
+            crowd.receiver.connection.subscribe(crowd.sources[-1], 10)
+            crowd.await_subscriptions()
+            crowd.hears_all()
+        crowd.receiver.events.unsubscribed.clear()
+        router.detach(_consumer(crowd.sources[0]))
+        crowd.receiver.until(lambda: crowd.receiver.events.unsubscribed, "news of the end")
+        crowd.await_subscriptions()
+        assert [source for source, _ in crowd.receiver.events.unsubscribed] == crowd.sources[:1]
+        crowd.hears_all()
+
+
+def test_a_shared_session_that_is_ended_takes_its_links_along(router: Router) -> None:
+    """Each of them is told as ended, with the peer's reason, and comes back; those on other sessions notice nothing."""
+    with ExitStack() as stack:
+        crowd = Crowd(router, 4, stack)
+        addresses = router.end_session(_consumer(crowd.sources[0]))
+        assert 1 < len(addresses) < len(crowd.sources)
+        told = crowd.receiver.events.unsubscribed
+        crowd.receiver.until(lambda: len(told) >= len(addresses), "news of the end of each")
+        assert sorted(_consumer(source) for source, _ in told) == sorted(addresses)
+        assert all("ended by a test" in str(error) for _, error in told)
+        crowd.await_subscriptions()
+        crowd.hears_all()
 
 
 def test_a_lost_connection_answers_everything(ends: Ends, router: Router) -> None:

@@ -1,8 +1,8 @@
 """A connection to an AMQP 1.0 peer: the pump, the states, and the clock of a silent peer.
 
-One socket, one engine, one session for each link: a peer ends a whole session for what one link did wrong, and so it
-hits nobody else. The loop is our own; proton's reactor waits by select(), which cannot watch descriptors from 1024 on,
-and handles 7,000 messages a second where this handles 30,000.
+One socket, one engine, one session for each link while the peer allows so many: a peer ends a whole session for what
+one link did wrong, and so it hits nobody else. The loop is our own; proton's reactor waits by select(), which cannot
+watch descriptors from 1024 on, and handles 7,000 messages a second where this handles 30,000.
 
     a pump: wait, read, hand the engine's events to those whom they concern, tell what has happened, write
 """
@@ -436,7 +436,7 @@ class Amqp1Connection:
         except (ConfigError, ConnectFailed) as error:
             self._fail(error)
             return
-        self._session = engine.session()
+        self._session = engine.begin()
         # The peer has said now how soon it takes us for dead, and proton keeps to that from its next tick on.
         self._tick_at = self._heard
 
@@ -472,10 +472,10 @@ class Amqp1Connection:
             self._sending.ended(link)
 
     def _on_session_end(self, session: Pointer) -> None:
-        link = self._sending.link_of(session) or self._receiving.link_of(session)
-        if link is not None:
-            self._on_link_end(link)
-        elif session == self._session and self._engine is not None and not self._closing:
+        if session != self._session:
+            for link in [*self._sending.links_of(session), *self._receiving.links_of(session)]:
+                self._on_link_end(link)
+        elif self._engine is not None and not self._closing:
             self._fail(ConnectionLost(f"{self._title} has ended the session"))
 
     def _on_close(self, _: Pointer) -> None:

@@ -62,6 +62,11 @@ class Engine:
         """Output that was taken while a large message was handed over."""
         self._scratch = ffi.new("char[]", _CHUNK)
         self._scratch_size = _CHUNK
+        self._first: Pointer = None
+        self._links_on: dict[Pointer, int] = {}
+        """How many links each session has; the connection counts as a link of the first one."""
+        self._leaving = 0
+        """Sessions that were ended and have their channels until it is written."""
         self._tags = 0
         self._tag_space = ffi.new("char[8]")
         self._tag_bytes = memoryview(ffi.buffer(self._tag_space))
@@ -107,6 +112,7 @@ class Engine:
         size = lib.pn_transport_pending(self._transport)
         if size <= 0:
             self.has_ended = size < 0
+            self._leaving = 0
             return None
         size = min(size, _CHUNK)
         lib.pn_transport_peek(self._transport, self._out, size)
@@ -182,19 +188,39 @@ class Engine:
 
     # Sessions and links
 
-    def session(self) -> Pointer:
-        """Begin a session."""
+    def begin(self) -> Pointer:
+        """Begin the first session, which stays as long as the connection."""
+        self._first = self._session()
+        self._links_on[self._first] = 1
+        return self._first
+
+    def _session(self) -> Pointer:
         session = lib.pn_session(self._connection)
         lib.pn_session_open(session)
         return session
 
-    def sender(
-        self, session: Pointer, name: str, address: str | None, outcomes: tuple[str, ...], *, settled: bool
-    ) -> Pointer:
+    def _session_for_link(self) -> Pointer:
+        """A session of its own while the peer allows one more (Broker-J: 256), then the one with the fewest links: when
+        it has no channel for a session, proton writes nothing any more, and tells nobody.
+        """
+        allowed = lib.pn_transport_get_channel_max(self._transport) + 1
+        if len(self._links_on) + self._leaving < allowed:
+            session = self._session()
+        else:
+            # The first one last: with it goes the connection.
+            others = [each for each in self._links_on if each != self._first and not self._is_ended(each)]
+            session = min(others, key=self._links_on.__getitem__, default=self._first)
+        self._links_on[session] = self._links_on.get(session, 0) + 1
+        return session
+
+    def _is_ended(self, session: Pointer) -> bool:
+        return bool(lib.pn_session_state(session) & lib.PN_REMOTE_CLOSED)
+
+    def sender(self, name: str, address: str | None, outcomes: tuple[str, ...], *, settled: bool) -> Pointer:
         """Attach a sender; `address` None: each message says where it goes. `outcomes`: what it can take as answers;
         `settled`: it wants none.
         """
-        link = lib.pn_sender(session, name.encode())
+        link = lib.pn_sender(self._session_for_link(), name.encode())
         target = lib.pn_link_target(link)
         lib.pn_terminus_set_type(target, lib.PN_TARGET)
         if address is not None:
@@ -210,7 +236,6 @@ class Engine:
 
     def receiver(
         self,
-        session: Pointer,
         name: str,
         address: str | None,
         capabilities: tuple[str, ...],
@@ -219,7 +244,7 @@ class Engine:
         settled: bool,
     ) -> Pointer:
         """Attach a receiver; `address` None: the peer makes one. `durable`: a subscription that outlives its link."""
-        link = lib.pn_receiver(session, name.encode())
+        link = lib.pn_receiver(self._session_for_link(), name.encode())
         source = lib.pn_link_source(link)
         lib.pn_terminus_set_type(source, lib.PN_SOURCE)
         if address is None:
@@ -261,12 +286,18 @@ class Engine:
         return lib.pn_link_session(link)
 
     def end(self, link: Pointer, *, detach: bool) -> None:
-        """Close a link and its session, and free both; `detach` leaves a durable subscription to itself."""
+        """Close a link, and its session with the last link, and free them; `detach` leaves a durable subscription to
+        itself.
+        """
         (lib.pn_link_detach if detach else lib.pn_link_close)(link)
         session = lib.pn_link_session(link)
         lib.pn_link_free(link)
-        lib.pn_session_close(session)
-        lib.pn_session_free(session)
+        self._links_on[session] -= 1
+        if not self._links_on[session]:
+            del self._links_on[session]
+            self._leaving += 1
+            lib.pn_session_close(session)
+            lib.pn_session_free(session)
 
     # Messages; the hot path
 

@@ -157,7 +157,6 @@ class Receiving:
             return
         link.address = attachment.address or ""
         link.link = life.engine.receiver(
-            life.engine.session(),
             self._link_name(attachment, link.generation),
             attachment.address,
             attachment.capabilities,
@@ -221,12 +220,12 @@ class Receiving:
                 self._backoff.reset()
         return True
 
-    def link_of(self, session: Pointer) -> Pointer:
-        """The link of a session, if it is one of these."""
+    def links_of(self, session: Pointer) -> list[Pointer]:
+        """Those of these links that are on a session."""
         life = self._life
         if life is None:
-            return None
-        return next((link for link in self._by_link if life.engine.session_of(link) == session), None)
+            return []
+        return [link for link in self._by_link if life.engine.session_of(link) == session]
 
     def ended(self, pointer: Pointer) -> bool:
         """The peer has ended a link, or refused it; whether it was one of these. What was attached once is attached

@@ -350,9 +350,7 @@ class Sending:
         self._attached += 1
         link.retry_at = math.inf
         name = f"{self._name}/sender/{self._attached}"
-        link.link = life.engine.sender(
-            life.engine.session(), name, link.address, life.profile.sender_outcomes, settled=link.settled
-        )
+        link.link = life.engine.sender(name, link.address, life.profile.sender_outcomes, settled=link.settled)
         self._by_link[link.link] = link
 
     def flowed(self, pointer: Pointer) -> None:
@@ -383,12 +381,12 @@ class Sending:
         self._tell_expired(outbox)
         self._look_at_marks()
 
-    def link_of(self, session: Pointer) -> Pointer:
-        """The link of a session, if it is one of these."""
+    def links_of(self, session: Pointer) -> list[Pointer]:
+        """Those of these links that are on a session."""
         life = self._life
         if life is None:
-            return None
-        return next((link for link in self._by_link if life.engine.session_of(link) == session), None)
+            return []
+        return [link for link in self._by_link if life.engine.session_of(link) == session]
 
     def ended(self, pointer: Pointer) -> bool:
         """The peer has ended a link; whether it was one of these. What it had not answered is in doubt; it is attached
