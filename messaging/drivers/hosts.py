@@ -1,17 +1,26 @@
-"""Which host is tried next, and when: a rotation over all hosts of the URL, with full-jitter backoff between attempts.
+"""Which host is tried next, and when: a rotation over all hosts of the URL, with full-jitter backoff between attempts;
+and in which order its addresses are.
 
 Pure: names are resolved and sockets opened elsewhere. The first host is drawn by lot, so that a thousand clients of a
 cluster spread over its nodes, and after a loss the next one is tried, not the one that has just failed.
+
+The time for one attempt is that of a whole host, and an address that drops what comes to it takes all of it. So such
+addresses are remembered and tried last, or no attempt would ever come to those behind them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TypeVar
 
 from messaging.backoff import Backoff
 from messaging.url import Host
 
 __all__ = ["Hosts"]
+
+_MOST_SILENT = 1000
+"""Addresses that are remembered: those of a name may be others each time."""
+PlaceT = TypeVar("PlaceT", bound=Hashable)
 
 
 class Hosts:
@@ -21,11 +30,28 @@ class Hosts:
         self._hosts = list(hosts)
         self._at = int(random() * len(self._hosts)) - 1
         self._backoff = Backoff(source=random)
+        self._silences = 0
+        self._silent: dict[Hashable, int] = {}
+        """At which silence each address was silent last; the longest ago first."""
 
     def next(self) -> Host:
         """The host that is tried now."""
         self._at = (self._at + 1) % len(self._hosts)
         return self._hosts[self._at]
+
+    def in_turn(self, places: Iterable[PlaceT]) -> list[PlaceT]:
+        """The addresses of a host in the order in which they are tried: as they come, but those that were silent last,
+        of them the one first whose silence is the longest time ago.
+        """
+        return sorted(places, key=lambda place: self._silent.get(place, 0))
+
+    def silent(self, place: Hashable) -> None:
+        """The time of an attempt has run out while this address was tried."""
+        self._silences += 1
+        self._silent.pop(place, None)
+        self._silent[place] = self._silences
+        if len(self._silent) > _MOST_SILENT:
+            del self._silent[next(iter(self._silent))]
 
     def delay(self) -> float:
         """Seconds before the next attempt."""

@@ -25,6 +25,7 @@ from tests.brokers.broker_j import BrokerJ
 from tests.brokers.certificates import Certificates
 from tests.brokers.ports import free_port
 from tests.brokers.rabbit import Rabbit
+from tests.unit.silent_address import silent_first
 
 
 class Service:
@@ -218,6 +219,13 @@ def test_the_next_host_is_tried(artemis_broker: Artemis) -> None:
     host = artemis_broker.url.removeprefix("amqp1://").rstrip("/")
     for _ in range(3):
         _echoes(f"amqp1://127.0.0.1:{free_port()},{host}/")
+
+
+def test_the_next_address_is_tried(artemis_broker: Artemis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name whose first address swallows a whole attempt is reached by its second one."""
+    with silent_first(monkeypatch, "localhost", artemis_broker.port):
+        login = artemis_broker.url.removeprefix("amqp1://").rpartition("@")[0]
+        _echoes(f"amqp1://{login}{'@' if login else ''}localhost:{artemis_broker.port}/", connect_timeout=0.5)
 
 
 def test_products_are_recognised(artemis_broker: Artemis, broker_j: BrokerJ, rabbit_amqp1_broker: Rabbit) -> None:

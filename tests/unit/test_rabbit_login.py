@@ -16,6 +16,7 @@ from messaging import rpc
 from messaging.errors import AuthFailed, ConfigError, ConnectFailed, DeadlineExceeded, Delivered, InvalidUrl
 from tests.brokers import Certificates, Rabbit
 from tests.brokers.ports import free_port
+from tests.unit.silent_address import silent_first
 
 SCHEMES = ["rabbit", "kombu"]
 
@@ -199,6 +200,13 @@ def test_the_next_host_is_tried(broker: Rabbit, scheme: str) -> None:
             f"{broker.host}:{broker.port}",
         ]
         works(f"{scheme}://{','.join(hosts)}/", connect_timeout=0.5)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_next_address_is_tried(broker: Rabbit, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    """A name whose first address swallows a whole attempt is reached by its second one."""
+    with silent_first(monkeypatch, "localhost", broker.port):
+        works(f"{scheme}://guest:guest@localhost:{broker.port}/", connect_timeout=0.5)
 
 
 def test_a_host_that_never_answers_is_given_up(broker: Rabbit) -> None:

@@ -280,6 +280,7 @@ class Amqp1Connection:
             seconds = self._settings.connect_timeout
             spoken = self._opening.expected(connected=self._phase in (Phase.LOGIN, Phase.OPENING))
             told = f"{self._title} did not answer {spoken} within {seconds:g} s (connect_timeout)"
+            self._dialing.give_up()
             self._lose(ConnectFailed(told), now)
         elif self._phase is Phase.UP:
             self._run(now)

@@ -1,7 +1,8 @@
 """Reaching a host: which one is next, its name, its addresses, TCP and TLS. Nothing of AMQP.
 
 A name is looked up by the owner's pool, because that blocks; what comes back is noted down and taken by the next pump.
-Of the addresses of a name each is tried before the host counts as failed.
+Of the addresses of a name each is tried before the host counts as failed; the one at which the time ran out is tried
+last the next time.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Dialing:
         self._hosts = Hosts(settings.url.hosts, services.random)
         self.host = settings.url.hosts[0]
         self._places: list[Place] = []
+        self._place: Place | None = None
+        """The address that is tried, or in use."""
         self._found: list[tuple[int, Any, BaseException | None]] = []
         self._attempt = 0
         self.delay = self._hosts.delay
@@ -41,6 +44,7 @@ class Dialing:
     def begin(self) -> None:
         """Begin with the next host; `has_news` when its name is resolved."""
         self._attempt += 1
+        self._place = None
         self.host = host = self._hosts.next()
         port = host.port or (DEFAULT_TLS_PORT if self._context is not None else DEFAULT_PORT)
         attempt = self._attempt
@@ -72,15 +76,21 @@ class Dialing:
             return False
         if error is not None:
             raise ConnectFailed(f"the name {self.host.name} cannot be resolved: {error}")
-        self._places = list(places)
+        self._places = self._hosts.in_turn(places)
         return self.try_next()
 
     def try_next(self) -> bool:
         """Try the next address of the name; False: there is none. Raises OSError."""
         if not self._places:
             return False
-        self._stream.connect(self._places.pop(0), self._context, self._settings.tls_server_name or self.host.name)
+        place = self._place = self._places.pop(0)
+        self._stream.connect(place, self._context, self._settings.tls_server_name or self.host.name)
         return True
+
+    def give_up(self) -> None:
+        """The time for this host has run out."""
+        if self._place is not None:
+            self._hosts.silent(self._place)
 
 
 def _is_address(name: str) -> bool:

@@ -81,6 +81,8 @@ class Link(Channels):
         self._reader: FrameReader | None = None
         self._host = Host("")
         self._places: list[Place] = []
+        self._place: Place | None = None
+        """The address that is tried, or in use."""
         self._resolved: deque[tuple[int, Any, BaseException | None]] = deque()
         """What other threads have found out; appended there, taken here."""
         self._attempt = 0
@@ -153,7 +155,8 @@ class Link(Channels):
             if error is not None:
                 self.ended = self._unreachable(error)
                 continue
-            self._places, given = result
+            places, given = result
+            self._places = self._hosts.in_turn(places)
             host = self._host
             if given is not None:
                 self._login = given
@@ -165,7 +168,7 @@ class Link(Channels):
     def _next_place(self, error: BaseException) -> None:
         """Try the next address of the host; `error` is what the last one said."""
         while self._places:
-            place = self._places.pop(0)
+            place = self._place = self._places.pop(0)
             try:
                 self.stream.connect(place, self._tls, self._settings.tls_server_name or self._host.name)
             except OSError as refused:
@@ -270,6 +273,8 @@ class Link(Channels):
         if self.phase is Phase.OPEN:
             self._beat(now)
         elif now >= self._attempt_by:
+            if self._place is not None:
+                self._hosts.silent(self._place)
             self.ended = self._unreachable(TimeoutError(f"no answer within {self._settings.connect_timeout:g} s"))
 
     def _beat(self, now: float) -> None:
@@ -296,6 +301,7 @@ class Link(Channels):
         self._engine = None
         self._reader = None
         self._places = []
+        self._place = None
         self.end()
         self.stream.drop()
 
