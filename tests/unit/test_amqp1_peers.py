@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 import messaging
-from messaging import notify, rpc
+from messaging import aio, notify, rpc
 from messaging.drivers.base import Role
 from messaging.errors import AuthFailed, DeadlineExceeded, Delivered, MessagingError, NoRoute, Rejected, Unsupported
 from messaging.message import Outcome, Route, Source, SourceKind
@@ -124,6 +125,100 @@ def test_credentials_may_be_a_function(guarded: Artemis) -> None:
     error = _error(f"amqp1://127.0.0.1:{guarded.port}", credentials=credentials)
     assert isinstance(error, NoRoute | Rejected), error
     assert asked
+
+
+def test_credentials_are_asked_for_at_each_connect(guarded: Artemis) -> None:
+    """What the function returns now counts: another answer than the refused one is tried."""
+    answers = [("ann", "old"), ("ann", "s3cret")]
+    asked = []
+
+    def credentials() -> tuple[str, str]:
+        asked.append(1)
+        return answers[min(len(asked), len(answers)) - 1]
+
+    error = _error(f"amqp1://127.0.0.1:{guarded.port}", credentials=credentials)
+    assert isinstance(error, NoRoute | Rejected), error
+    assert len(asked) == 2
+
+
+def test_the_same_credentials_are_refused_for_good(guarded: Artemis) -> None:
+    """AuthFailed long before the deadline, after the function was asked once more."""
+    asked = []
+
+    def credentials() -> tuple[str, str]:
+        asked.append(1)
+        return "ann", "always wrong"
+
+    begun = time.monotonic()
+    error = _error(f"amqp1://127.0.0.1:{guarded.port}", timeout=30, credentials=credentials)
+    assert time.monotonic() - begun < 5
+    assert isinstance(error, AuthFailed)
+    assert "always wrong" not in str(error)
+    assert len(asked) == 2
+
+
+def test_credentials_that_fail_are_asked_for_again(guarded: Artemis) -> None:
+    """A failure of the function, or an answer that is none, is that of one attempt, which is told where all fail."""
+    answers: list[Any] = [OSError("the vault is sealed"), None, ("ann", "s3cret")]
+
+    def credentials() -> tuple[str, str]:
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        given: tuple[str, str] = answer
+        return given
+
+    url = f"amqp1://127.0.0.1:{guarded.port}"
+    error = _error(url, credentials=credentials)
+    assert isinstance(error, NoRoute | Rejected), error
+    answers[:] = [OSError("the vault is sealed")]
+    error = _error(url, timeout=0.5, credentials=credentials)
+    assert isinstance(error, DeadlineExceeded)
+    assert (error.phase, error.delivered) == ("connect", Delivered.NO)
+    assert "credentials= has failed: the vault is sealed" in str(error)
+
+
+def test_credentials_that_never_come_are_told(guarded: Artemis) -> None:
+    """A function that hangs is given up with its attempt, and the error does not blame the peer alone."""
+    opened = threading.Event()
+
+    def credentials() -> tuple[str, str]:
+        opened.wait()
+        return "ann", "s3cret"
+
+    url = f"amqp1://127.0.0.1:{guarded.port}"
+    try:
+        error = _error(url, timeout=0.6, credentials=credentials, connect_timeout=0.2)
+    finally:
+        opened.set()
+    assert isinstance(error, DeadlineExceeded)
+    assert "credentials= no answer, after 0.2 s (connect_timeout)" in str(error)
+
+
+def test_credentials_may_block(guarded: Artemis) -> None:
+    """A function that waits for a vault does not hold up the loop in which its connection is pumped."""
+
+    async def main() -> bool:
+        loop = asyncio.get_running_loop()
+        asked, opened = asyncio.Event(), threading.Event()
+        in_time = []
+
+        def credentials() -> tuple[str, str]:
+            loop.call_soon_threadsafe(asked.set)
+            in_time.append(opened.wait(3))
+            return "ann", "s3cret"
+
+        async with aio.open_transport(f"amqp1://127.0.0.1:{guarded.port}", credentials=credentials) as transport:
+            call = asyncio.ensure_future(
+                aio.rpc.Client(transport, Target(topic=_topic()), timeout=10).call({}, "ping_back", value="x")
+            )
+            await asked.wait()
+            opened.set()
+            with pytest.raises((NoRoute, Rejected)):
+                await call
+        return all(in_time)
+
+    assert asyncio.run(main())
 
 
 @pytest.mark.parametrize(

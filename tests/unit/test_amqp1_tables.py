@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
@@ -10,6 +14,7 @@ import messaging
 from messaging.drivers.amqp1 import installed as reported
 from messaging.drivers.amqp1.addresses import Artemis, BrokerJ, RabbitMQ, Router, Words
 from messaging.drivers.amqp1.credit import change
+from messaging.drivers.amqp1.dialing import Dialing
 from messaging.drivers.amqp1.engine import Condition
 from messaging.drivers.amqp1.installed import Installed, installed, report
 from messaging.drivers.amqp1.opening import Opening
@@ -19,6 +24,7 @@ from messaging.drivers.amqp1.profiles import PROFILES, known_by
 from messaging.drivers.amqp1.sasl import Login
 from messaging.drivers.amqp1.types import encode_symbol
 from messaging.drivers.base import Role
+from messaging.drivers.stream import Stream
 from messaging.errors import (
     ConfigError,
     ConnectFailed,
@@ -247,6 +253,40 @@ def test_a_virtual_host_is_given_in_the_form_of_its_product() -> None:
     assert b"vhost:nova" in sent_by(opening.login(host))
     assert opening.profile(rabbit, Role.LISTENER).name == "rabbitmq"
     assert opening.retry_at_once() is None
+
+
+class _Late:
+    """Services that ask nobody before they are told to."""
+
+    clock = time.monotonic
+
+    def __init__(self) -> None:
+        self.jobs: list[Callable[[], None]] = []
+
+    def random(self) -> float:
+        return 0.0
+
+    def offload(self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+        self.jobs.append(lambda: done(function(), None))
+
+
+def test_late_answers_do_not_hide_the_one_that_counts() -> None:
+    """Those to earlier attempts, which may all come at once when a resolver or a vault is back, are passed over."""
+    answers = iter(["first", "second", "third"])
+    services = _Late()
+    with closing(socket.create_server(("127.0.0.1", 0))) as server, ExitStack() as stack:
+        stream = Stream()
+        stack.callback(stream.dispose)
+        settings = _settings(f"amqp1://127.0.0.1:{server.getsockname()[1]}", credentials=lambda: ("ann", next(answers)))
+        dialing = Dialing(settings, services, stream)
+        for _ in range(3):
+            dialing.begin()
+        for job in services.jobs:
+            job()
+        assert dialing.has_news
+        assert dialing.connect()
+        assert dialing.login == ("ann", "third")
+        assert not dialing.has_news
 
 
 @pytest.mark.parametrize(

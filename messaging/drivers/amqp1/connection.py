@@ -25,7 +25,7 @@ from messaging.drivers.amqp1.sasl import Login, LoginFailed, NotSasl
 from messaging.drivers.amqp1.sending import Life, Sending
 from messaging.drivers.base import ConnectionEvents, Role, Services, State
 from messaging.drivers.stream import Stream
-from messaging.errors import AuthFailed, Closed, ConfigError, ConnectFailed, ConnectionLost
+from messaging.errors import Closed, ConfigError, ConnectFailed, ConnectionLost
 from messaging.message import Delivery, Outcome, Outgoing, Source
 
 __all__ = ["Amqp1Connection"]
@@ -280,6 +280,8 @@ class Amqp1Connection:
             seconds = self._settings.connect_timeout
             spoken = self._opening.expected(connected=self._phase in (Phase.LOGIN, Phase.OPENING))
             told = f"{self._title} did not answer {spoken} within {seconds:g} s (connect_timeout)"
+            if self._phase is Phase.RESOLVING:
+                told = f"{self._title} has no address, or credentials= no answer, after {seconds:g} s (connect_timeout)"
             self._dialing.give_up()
             self._lose(ConnectFailed(told), now)
         elif self._phase is Phase.UP:
@@ -327,12 +329,7 @@ class Amqp1Connection:
     def _begin_login(self) -> None:
         self._phase = Phase.LOGIN
         self._heard = self._clock()
-        try:
-            self._login = self._opening.login(self._dialing.host)
-        except Exception as error:
-            # The function given as credentials= is the user's.
-            self._fail(AuthFailed(f"credentials= has failed: {error}"))
-            return
+        self._login = self._opening.login(self._dialing.host, self._dialing.login)
         self._flush()
 
     def _go_on_with_login(self, login: Login) -> None:
@@ -366,7 +363,7 @@ class Amqp1Connection:
             except OSError as error:
                 cause = self._broken(error)
         self._phase = Phase.WAITING
-        final = isinstance(cause, AuthFailed | ConfigError)
+        final = self._opening.is_final(cause)
         retry_in = None if final else self._opening.retry_at_once() or self._dialing.delay()
         self._due = math.inf if retry_in is None else now + retry_in
         self._tick_at = math.inf
@@ -447,6 +444,7 @@ class Amqp1Connection:
         if session != self._session or engine is None or profile is None or self._phase is Phase.UP:
             return
         self._phase = Phase.UP
+        self._opening.accepted()
         self._due = self._heard + 2 * self._settings.heartbeat
         confirms = self._settings.presettled != "requests"
         self._news.state(State.READY, peer=capabilities_of(profile, self._settings.max_body, confirms))

@@ -32,16 +32,15 @@ class Opening:
         self._hostname: str | None = None
         self._mechanisms: tuple[str, ...] = ()
         self._at_once = False
+        self._given: tuple[str, str] | None = None
+        self._refused: tuple[str, str] | None = None
 
-    def login(self, host: Host) -> Login:
-        """Begin to say who this is. Raises what the user's credentials= raises."""
-        settings = self._settings
-        login = None
-        if settings.credentials is not None:
-            login = settings.credentials()
-        elif host.username is not None:
+    def login(self, host: Host, given: tuple[str, str] | None = None) -> Login:
+        """Begin to say who this is. `given`: by credentials=, which goes before the URL."""
+        login = self._given = given
+        if login is None and host.username is not None:
             login = (host.username, host.password or "")
-        self._mechanisms = mechanisms(settings, login is not None)
+        self._mechanisms = mechanisms(self._settings, login is not None)
         self._hostname = self._wanted_hostname(self._profile)
         user, password = login or ("", "")
         return Login(self._mechanisms, user, password, self._hostname)
@@ -98,6 +97,18 @@ class Opening:
                 f"profile={chosen.name} spares this"
             )
         return chosen
+
+    def accepted(self) -> None:
+        """The peer has let us in."""
+        self._refused = None
+
+    def is_final(self, cause: Exception) -> bool:
+        """Whether there is no use in another attempt after such an end."""
+        if isinstance(cause, AuthFailed) and self._given is not None:
+            # Whoever is asked at each connect may have other credentials by now; the same ones are refused for good.
+            refused, self._refused = self._refused, self._given
+            return refused == self._given
+        return isinstance(cause, AuthFailed | ConfigError)
 
     def retry_at_once(self) -> float | None:
         """Seconds to the next try, where the last failure has shown what to do better; None: as always."""
