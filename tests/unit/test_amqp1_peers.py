@@ -347,23 +347,6 @@ def test_a_store_in_memory_says_how_it_wants_it(broker_j: BrokerJ) -> None:
             notifier.info({}, "event", {})
 
 
-def test_more_topics_than_sessions(broker_j: BrokerJ) -> None:
-    """Broker-J allows 256 sessions on a connection; beyond them topics share, and a listener hears the last, too."""
-    topic = _topic()
-    topics = [f"{topic}.{number}" for number in range(300)]
-    with (
-        messaging.open_transport(broker_j.url, durable=False) as sending,
-        messaging.open_transport(broker_j.url, durable=False) as receiving,
-    ):
-        collector = Collector()
-        with notify.Listener(receiving, [Target(topic=each) for each in topics], [collector]):
-            for number in (0, 255, 299):
-                notifier = notify.Notifier(sending, publisher_id="p", topics=[topics[number]], timeout=5)
-                notifier.info({}, "event", number)
-            collector.events.wait(3, "notifications")
-    assert sorted(collector.events.items) == [0, 255, 299]
-
-
 # Artemis
 
 
