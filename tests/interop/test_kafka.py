@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 import messaging
 from messaging import Target, notify, rpc
@@ -77,6 +78,38 @@ def test_theirs_reach_ours(kafka: messaging.Transport, kafka_peer: Peer, topic: 
         assert (context, publisher, event_type) == ({"user": "ann"}, "peer.host", f"event.{level}")
         assert payload == {"id": 12, "who": "schön"}
         assert metadata["timestamp"].startswith("20")
+
+
+def test_dead_letters_need_a_place_of_their_own(
+    kafka: messaging.Transport, kafka_peer: Peer, kafka_broker: Any, topic: str
+) -> None:
+    """They are refused, since none could be sent again to its pool alone; a listener's own `dead_letter=` gets them.
+    Without that they are told as dropped, and no topic is made for them.
+    """
+    with pytest.raises(Unsupported, match="keeps no dead letters"):
+        notify.DeadLetters(kafka, Target(topic=topic))
+    letters: list[tuple[str, str]] = []
+
+    class Rejecting:
+        @notify.on("*")
+        def any(self, event: notify.Event[Any]) -> None:
+            raise notify.Reject("never")
+
+    targets, pool = [Target(topic=topic)], f"pool-{uuid.uuid4().hex}"
+    with (
+        notify.Listener(
+            kafka,
+            targets,
+            [Rejecting()],
+            dead_letter=lambda event, reason, error: letters.append((event.event_type, reason)),
+        ),
+        notify.Listener(kafka, targets, [Rejecting()], pool=pool),
+    ):
+        kafka_peer.ask("notify", form="messagingv2", topic=topic, level="info", event_type="bad", payload={})
+        until(lambda: letters == [("bad", "never")], "the dead letter")
+        until(lambda: kafka.stats().get("listener.dropped") == 1, "the one that nobody keeps")
+    admin = AdminClient({"bootstrap.servers": kafka_broker.url.split("/")[2]})
+    assert not [name for name in admin.list_topics(timeout=10).topics if name.endswith(".dead") and topic in name]
 
 
 def test_rpc_is_refused(kafka: messaging.Transport, topic: str) -> None:

@@ -72,7 +72,7 @@ def test_rpc_has_no_names() -> None:
 
 
 def test_the_predecessors_names() -> None:
-    """A topic for each level, which is made above; one group, one retry topic and one dead-letter topic for all."""
+    """A topic for each level, which is made above; one group and one retry topic for all, and no dead letters."""
     names = OsloNames("vhost", "oslo_messaging_consumer", listeners_too=False)
     info = pool_of("openstack", "notifications.info", "default")
     assert names.sending(Route.pools("openstack", "notifications.info")) == "notifications.info.vhost"
@@ -80,7 +80,8 @@ def test_the_predecessors_names() -> None:
     assert names.group(info) == "oslo_messaging_consumer"
     assert names.group(info._replace(pool="billing")) == "billing"
     assert names.retry(info) == names.retry(info._replace(topic="notifications.error"))
-    assert names.dead(info) == names.dead(info._replace(topic="notifications"))
+    with pytest.raises(InvalidTarget, match="keeps no dead letters"):
+        names.receiving(info._replace(kind=SourceKind.DEAD, topic="notifications"))
 
 
 @given(

@@ -41,7 +41,8 @@ class Driver:
             redelivers="seconds",
             settle="cumulative",
             requeue="later",
-            reject="dead_letter",
+            # The predecessor has no place for dead letters: who sends one again cannot name its pool, nor its level.
+            reject="dead_letter" if settings.wire == "native" else "drop",
             ordering="key",
             max_body=settings.max_body,
             threadsafe_publish=True,

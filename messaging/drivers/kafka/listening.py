@@ -200,11 +200,10 @@ class ListenerConnection:
             conf["on_commit"] = subscription.commits.answered
         # Who reads dead letters reads all of them.
         from_beginning = settings.start == "beginning" or subscription.retry is None
+        dead = subscription.dead if self._names.keeps_dead else None
 
         def work() -> Prepared:
-            found = prepare(
-                settings, conf, user, topics, subscription.retry, subscription.dead, from_beginning=from_beginning
-            )
+            found = prepare(settings, conf, user, topics, subscription.retry, dead, from_beginning=from_beginning)
             if not joins:
                 clients.dispose([found.consumer])
             return found
@@ -237,6 +236,9 @@ class ListenerConnection:
 
     def settle(self, deliveries: Sequence[Delivery], outcome: Outcome, delay: float = 0.0, reason: str = "") -> None:
         """See Connection."""
+        if outcome is Outcome.REJECT and not self._names.keeps_dead:
+            # It was told as lost where it was rejected; here it is done.
+            outcome = Outcome.ACCEPT
         # After a source was subscribed anew, what was delivered before is still with its former consumer.
         parts: dict[Settling, list[Delivery]] = {}
         if not self._leaving and deliveries:

@@ -17,7 +17,7 @@ in them, and the pool is the group.
 from __future__ import annotations
 
 import re
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from messaging.errors import InvalidTarget
 from messaging.message import Route, RouteKind, Source, SourceKind
@@ -52,6 +52,9 @@ def _checked(name: str) -> str:
 class NativeNames:
     """Our own names. Immutable."""
 
+    keeps_dead: ClassVar[bool] = True
+    """Whether pools have topics of dead letters."""
+
     def sending(self, route: Route) -> str:
         """The topic to which a message of a route goes. Raises InvalidTarget."""
         return _checked(self._topic(_notifications(route).exchange, route.topic))
@@ -80,7 +83,13 @@ class NativeNames:
 
 
 class OsloNames(NativeNames):
-    """The predecessor's names: what is above has made a topic of each level already. Immutable."""
+    """The predecessor's names: what is above has made a topic of each level already. Immutable.
+
+    There are no dead letters: one that is sent again is for one pool, and only our listeners pass over what is for
+    another; and a pool has them of all levels, while each goes to the topic of its own.
+    """
+
+    keeps_dead: ClassVar[bool] = False
 
     def __init__(self, suffix: str | None, group: str, *, listeners_too: bool) -> None:
         self._sending = f".{suffix}" if suffix else ""
@@ -94,13 +103,12 @@ class OsloNames(NativeNames):
     def receiving(self, source: Source) -> str:
         """See NativeNames."""
         if source.kind is SourceKind.DEAD:
-            return self.dead(source)
+            raise InvalidTarget("kafka:// keeps no dead letters with wire=oslo")
         return _checked(f"{_notifications(source).topic}{self._receiving}")
 
     def group(self, source: Source) -> str:
         """See NativeNames."""
-        group = self._group if source.pool == DEFAULT_POOL else source.pool
-        return f"{group}.dead" if source.kind is SourceKind.DEAD else group
+        return self._group if source.pool == DEFAULT_POOL else source.pool
 
     def _topic(self, exchange: str, topic: str) -> str:
         # One retry topic for all levels.
