@@ -197,6 +197,32 @@ def test_a_new_pool_begins_at_its_start(kafka_broker: Any, topic: str) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_new_topic_of_a_group_with_members(kafka_broker: Any, topic: str, protocol: str, shared: bool) -> None:
+    """With wire=oslo one group reads all topics, and only its members may commit: a topic that is new to it begins at
+    the start() of its first listener all the same, and what comes while that is away waits; over one transport or two.
+    """
+    options = {"wire": "oslo", "oslo_group": f"g-{topic}", "create_topics": "all", "partitions": 1}
+    first, second = Audit(), Audit()
+    with (
+        messaging.open_transport(kafka_broker.url, **options, group_protocol=protocol) as transport,
+        messaging.open_transport(kafka_broker.url, **options, group_protocol=protocol) as second_transport,
+    ):
+        other = transport if shared else second_transport
+        notifier = notify.Notifier(transport, topics=[topic], timeout=20)
+        with notify.Listener(transport, [messaging.Target(topic=f"{topic}-a")], [first]):
+            notifier.info({}, "event", "before")
+            with notify.Listener(other, [messaging.Target(topic=topic)], [second]):
+                pass
+            notifier.info({}, "event", "away")
+            with notify.Listener(other, [messaging.Target(topic=topic)], [second]):
+                notifier.info({}, "event", "there")
+                until(lambda: second.events and second.events[-1].payload == "there", "the last notification")
+    assert [event.payload for event in second.events] == ["away", "there"]
+    assert not first.events
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_more_listeners_than_partitions(kafka_broker: Any, topic: str, protocol: str) -> None:
     """Whoever is left without a partition has started all the same, and takes over when the others go; by either
     protocol of groups.

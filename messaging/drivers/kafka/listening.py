@@ -189,7 +189,8 @@ class ListenerConnection:
     def _prepare(self, subscription: Subscription) -> None:
         """Have those topics prepared that are new to it."""
         topics = [topic for topic in subscription.sources if topic not in subscription.prepared]
-        if not topics:
+        if not topics or (subscription.life is Life.PREPARING and subscription.prepared):
+            # Those that come while the others are prepared have their turn when it has joined: it joins once.
             return
         subscription.prepared.update(topics)
         settings = self._settings
@@ -213,10 +214,14 @@ class ListenerConnection:
                 # No broker just now: once more when one is there.
                 subscription.prepared.difference_update(topics)
                 self._contact.lost(error)
-            elif joins:
-                subscription.join(found, error)
             elif error is None:
-                subscription.subscribe_all()
+                subscription.begin_at(topics, found.starts)
+                if joins:
+                    subscription.join(found, None)
+                else:
+                    subscription.subscribe_all()
+            elif joins:
+                subscription.join(None, error)
             else:
                 subscription.refuse(topics, error)
 

@@ -4,12 +4,17 @@ Plain functions that block, for `services.offload`. Positions are committed befo
 decide what a pool gets: a new pool begins at the end as of `start()`, not as of the moment, seconds later perhaps, when
 its first message is fetched; and a partition that was added to a topic which the pool reads already begins at its
 beginning.
+
+Only members may commit while a group has some. With `wire=oslo` one group reads many topics, so it may have members
+and no position in a topic that is new to it. Then what would have been committed is kept as `Prepared.starts`, and
+committed by `take_positions` as soon as this member is assigned something.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from confluent_kafka import (
@@ -28,7 +33,12 @@ from messaging.drivers.kafka.options import KafkaSettings
 from messaging.drivers.kafka.reasons import code_of, missing_topic, of_connection
 from messaging.errors import ConnectFailed, MessagingError, Rejected
 
-__all__ = ["Prepared", "find_topics", "prepare"]
+__all__ = ["Place", "Positions", "Prepared", "find_topics", "prepare", "take_positions"]
+
+_log = logging.getLogger(__name__)
+
+Place = tuple[str, int]
+"""Topic and number of a partition."""
 
 _NO_OFFSET = -1001
 _NO_LEADER_YET = {
@@ -48,11 +58,21 @@ _HAS_MEMBERS = {
 
 
 class Prepared(NamedTuple):
-    """A consumer that may join: `topics` to subscribe to, the retry topic last where there is one."""
+    """A consumer that may join: `topics` to subscribe to, the retry topic last where there is one; `starts`: where it
+    begins in partitions that have no position and could not be given one.
+    """
 
     consumer: Consumer
     troubles: Troubles
     topics: Sequence[str]
+    starts: Mapping[Place, int]
+
+
+class Positions(NamedTuple):
+    """`notes`: what the commits of partitions say beside a position; `begun`: where those begin that had none."""
+
+    notes: Mapping[Place, str | None]
+    begun: Mapping[Place, int]
 
 
 def find_topics(
@@ -158,9 +178,10 @@ def prepare(
     counts = find_topics(settings, user, wanted, create=create, listens=True, retry=retry)
     troubles = Troubles()
     consumer = clients.make_consumer(conf, troubles)
+    starts: dict[Place, int] = {}
     try:
         for topic in topics:
-            _set_positions(consumer, topic, counts[topic], from_beginning, settings.connect_timeout)
+            starts |= _set_positions(consumer, topic, counts[topic], from_beginning, settings.connect_timeout)
         if retry is not None:
             _set_positions(consumer, retry, counts[retry], True, settings.connect_timeout)
     except KafkaException as error:
@@ -172,7 +193,7 @@ def prepare(
         if failure is None:
             failure = of_connection(reason) if reason is not None else ConnectFailed(str(error))
         raise failure from error
-    return Prepared(consumer, troubles, [*topics, *([retry] if retry is not None else [])])
+    return Prepared(consumer, troubles, [*topics, *([retry] if retry is not None else [])], starts)
 
 
 def _refused_group(settings: KafkaSettings, user: configuration.Login, group: str) -> Rejected | None:
@@ -202,13 +223,17 @@ def _ends(consumer: Consumer, partition: TopicPartition, timeout: float) -> tupl
         consumer.list_topics(partition.topic, timeout)
 
 
-def _set_positions(consumer: Consumer, topic: str, count: int, from_beginning: bool, timeout: float) -> None:
+def _set_positions(
+    consumer: Consumer, topic: str, count: int, from_beginning: bool, timeout: float
+) -> dict[Place, int]:
+    """Commit where partitions begin that have no position; or return where they are to, if not at their beginning."""
     partitions = [TopicPartition(topic, number) for number in range(count)]
+    kept: dict[Place, int] = {}
     for _ in range(_ROUNDS):
         committed = consumer.committed(partitions, timeout=timeout)
         fresh = [each for each in committed if each.offset == _NO_OFFSET]
         if not fresh:
-            return
+            return {}
         known = len(fresh) < len(committed)
         starts = []
         for each in fresh:
@@ -218,9 +243,37 @@ def _set_positions(consumer: Consumer, topic: str, count: int, from_beginning: b
             for done in consumer.commit(offsets=starts, asynchronous=False):
                 if done.error is not None:
                     raise KafkaException(done.error)
-            return
+            return {}
         except KafkaException as error:
             reason = code_of(error)
             if reason is None or reason.code() not in _HAS_MEMBERS:
                 raise
-            # Only members may commit while there are some; they have set positions before they joined.
+            # Only members may commit while there are some. Mostly they have set positions before they joined.
+            kept = {} if known or from_beginning else {(topic, each.partition): each.offset for each in starts}
+    return kept
+
+
+def take_positions(
+    consumer: Consumer, partitions: Sequence[TopicPartition], starts: Mapping[Place, int], timeout: float
+) -> Positions:
+    """Ask what is committed of partitions that a member was assigned. Of those in `starts` nothing may be: then commit
+    these, for other members too, since one that is asked later would find a topic which the group reads already.
+    """
+    assigned = {(each.topic, each.partition) for each in partitions}
+    asked = [*partitions, *(TopicPartition(*place) for place in starts if place not in assigned)]
+    committed = consumer.committed(asked, timeout=timeout)
+    begun = {
+        place: starts[place]
+        for each in committed
+        if each.offset == _NO_OFFSET and each.error is None and (place := (each.topic, each.partition)) in starts
+    }
+    if begun:
+        try:
+            consumer.commit(
+                offsets=[TopicPartition(*place, start) for place, start in begun.items()], asynchronous=False
+            )
+        except KafkaException as error:
+            # They are committed again with what is read.
+            committed = [each for each in committed if (each.topic, each.partition) in assigned]
+            _log.info("where %s begin could not be committed yet: %s", ", ".join(map(str, begun)), error)
+    return Positions({(each.topic, each.partition): each.metadata for each in committed}, begun)

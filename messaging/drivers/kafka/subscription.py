@@ -21,7 +21,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -33,7 +33,7 @@ from messaging.drivers.kafka.copies import Copier
 from messaging.drivers.kafka.delayed import Delayed
 from messaging.drivers.kafka.offsets import Assignment, Partition, parse_note
 from messaging.drivers.kafka.pauses import LOOK, Pauses
-from messaging.drivers.kafka.preparing import Prepared
+from messaging.drivers.kafka.preparing import Place, Positions, Prepared, take_positions
 from messaging.drivers.kafka.reading import read
 from messaging.drivers.kafka.reasons import code_of
 from messaging.drivers.kafka.settling import Settling
@@ -106,6 +106,10 @@ class Subscription:
         """Topics that were looked up, or are just being."""
         self.announced: set[Source] = set()
         """Sources that were told to be subscribed."""
+        self._starts: dict[Place, int] = {}
+        """Where partitions begin that have no position, until it is committed."""
+        self._looked_up: set[str] = set()
+        """Topics of which that is known, as far as it has to be."""
         self._found: set[Source] = set()
         """The same, whatever has become of them since."""
         self.rebalances = 0
@@ -150,16 +154,23 @@ class Subscription:
             self._leave()
             return
         self.life = Life.JOINING
-        self._joined_at = self._clock()
         try:
             self.subscribe_all()
         except KafkaException as failure:
             self._refused(str(failure))
 
+    def begin_at(self, topics: Sequence[str], starts: Mapping[Place, int]) -> None:
+        """Note where topics that were prepared begin; one that was read before and made anew, at its beginning."""
+        self._looked_up.update(topics)
+        self._starts |= {
+            place: start for place, start in starts.items() if self.sources.get(place[0]) not in self._found
+        }
+
     def subscribe_all(self) -> None:
         """Tell the library which topics are wanted now."""
         if self._consumer is not None:
             topics = [topic for topic in self.sources if topic in self.prepared]
+            self._joined_at = self._clock()
             self._consumer.subscribe(
                 [*topics, *([self.retry] if self.retry is not None else [])],
                 on_assign=self._assigned,
@@ -210,22 +221,29 @@ class Subscription:
         for partition in fresh:
             self._assignment.add(partition)
         self._asking += 1
-        if not fresh:
-            self._noted([], [], None)
+        if not fresh and not self._starts:
+            self._noted([], None, None)
             return
         wanted = [TopicPartition(each.topic, each.number) for each in fresh]
         # Not in here: it is a round trip, and a broker that stands still would hold up the pump.
+        starts = dict(self._starts)
         self._offload(
-            lambda: consumer.committed(wanted, timeout=_ANSWER), lambda found, error: self._noted(fresh, found, error)
+            lambda: take_positions(consumer, wanted, starts, _ANSWER),
+            lambda found, error: self._noted(fresh, found, error),
         )
         self._pauses.assigned()
 
-    def _noted(self, fresh: list[Partition], found: Any, error: BaseException | None) -> None:
-        """Take how far the partitions were handed out before."""
+    def _noted(self, fresh: list[Partition], found: Positions | None, error: BaseException | None) -> None:
+        """Take how far the partitions were handed out before, and where those begin that have no position."""
         self._asking -= 1
-        notes = {(each.topic, each.partition): each.metadata for each in found or ()}
+        notes, begun = found if found is not None else ({}, {})
+        for place in notes:
+            self._starts.pop(place, None)
         for partition in fresh:
-            partition.again_before = parse_note(notes.get((partition.topic, partition.number)))
+            place = partition.topic, partition.number
+            partition.again_before = parse_note(notes.get(place))
+            if place in begun and self._assignment.get(place) is partition:
+                self._begin(partition, begun[place])
         if error is not None:
             _log.info("group %s: what was handed out before is not known: %s", self.group, error)
         if self.life is Life.JOINING:
@@ -233,9 +251,16 @@ class Subscription:
         if self.life is Life.LIVE and not self._asking:
             self._announce()
 
+    def _begin(self, partition: Partition, start: int) -> None:
+        # What is before is passed over, should the library come to it all the same; and the next commit says this.
+        partition.next = start
+        self.commits.soon()
+        if self._consumer is not None:
+            self._shielded(self._consumer.seek, TopicPartition(partition.topic, partition.number, start))
+
     def _announce(self) -> None:
         for topic, source in self.sources.items():
-            if source not in self.announced and topic in self.prepared:
+            if source not in self.announced and topic in self.prepared and topic in self._looked_up:
                 self.announced.add(source)
                 self._found.add(source)
                 self.news.append((source, self.group, None))
@@ -282,6 +307,11 @@ class Subscription:
         return max(self.windows.values(), default=0)
 
     @property
+    def _awaits_assignment(self) -> bool:
+        joins = self.life is Life.JOINING
+        return joins or (self.life is Life.LIVE and not self._asking and len(self.announced) < len(self.sources))
+
+    @property
     def partitions(self) -> int:
         """How many it is assigned now, those of its retry topic among them."""
         return len(self._assignment)
@@ -325,7 +355,7 @@ class Subscription:
         if self.life is Life.LIVE and self.delayed.due <= now:
             self._hand_out(self.delayed.take(now, self.window - self._assignment.unsettled))
             self._bound_retries(consumer)
-        if self._tells_nothing and self.life is Life.JOINING and now >= self._joined_at + _NOTHING:
+        if self._tells_nothing and now >= self._joined_at + _NOTHING and self._awaits_assignment:
             self.life = Life.LIVE
             self._announce()
         self.commits.write(consumer, now)
@@ -408,6 +438,10 @@ class Subscription:
         for topic in [topic for topic, each in self.sources.items() if each == source]:
             if len(self.sources) > 1:
                 del self.sources[topic]
+                # Who subscribes again waits for an assignment with it.
+                self.prepared.discard(topic)
+                self._looked_up.discard(topic)
+                self._starts = {place: start for place, start in self._starts.items() if place[0] != topic}
             else:
                 self._drain()
         self.announced.discard(source)
