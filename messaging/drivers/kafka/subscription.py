@@ -106,12 +106,12 @@ class Subscription:
         """Topics that were looked up, or are just being."""
         self.announced: set[Source] = set()
         """Sources that were told to be subscribed."""
+        self._found: set[Source] = set()
+        """The same, whatever has become of them since."""
         self._starts: dict[Place, int] = {}
         """Where partitions begin that have no position, until it is committed."""
         self._looked_up: set[str] = set()
         """Topics of which that is known, as far as it has to be."""
-        self._found: set[Source] = set()
-        """The same, whatever has become of them since."""
         self.rebalances = 0
         self.troubles = Troubles()
         self.news: list[tuple[Source, str, Exception | None]] = []
