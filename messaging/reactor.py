@@ -88,6 +88,7 @@ class Reactor:
         self._in_events = False
         self._offload = Offload()
         self.offload = self._offload.run
+        """See Services."""
         self._connect = connect
         self._relay = Relay(self)
         self._connection = connect(self._relay, self)

@@ -203,8 +203,10 @@ def test_an_assignment_counts_what_is_with_handlers() -> None:
     assignment.add(one)
     assignment.add(two)
     assert assignment.take([("t", 0), ("t", 9)]) == [one]
+    for offset, delivery in two.outstanding.items():
+        delivery.body = b"x" * offset
     assignment.recount([two.outstanding[1]])
-    assert assignment.unsettled == 2
+    assert (assignment.unsettled, assignment.size) == (2, 5)
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ class Assignment:
 
     def recount(self, waiting: Iterable[Delivery]) -> None:
         """Count what is with handlers anew, after partitions have gone; `waiting` is not."""
-        waits = [len(delivery.body) for delivery in waiting if not delivery.stale]
+        waits = [len(delivery.body) for delivery in waiting]
         sizes = [len(delivery.body) for partition in self for delivery in partition.outstanding.values()]
         self.unsettled = len(sizes) - len(waits)
         self.size = sum(sizes) - sum(waits)
