@@ -43,7 +43,7 @@ def test_what_a_busy_server_refuses_is_told_as_not_done(stage: Stage) -> None:
     outcomes = history.outcomes()
     assert outcomes["ok"] >= 4
     # The slower the machine, the more are under way when their deadline comes, and in doubt.
-    assert outcomes["fail"] > 10
+    assert outcomes["fail"] > 0
     errors = Counter(str(entry.detail).partition(":")[0] for entry in stage.entries("fail"))
     assert set(errors) <= {"Overloaded", "DeadlineExceeded"}
     assert errors["Overloaded"] > 0

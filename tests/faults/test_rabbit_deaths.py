@@ -135,7 +135,8 @@ def test_a_crowd_comes_back_spread_out(tmp_path: Path, mistreated_rabbit: Rabbit
     finally:
         fleet.close()
     assert peaks["sound"] <= most
-    assert peaks["in step"] > most
+    # Fewer than that where the machine is so slow that it spreads them out by itself.
+    assert peaks["in step"] > min(most, 1.2 * peaks["sound"])
 
 
 def refused(broker: Rabbit, scheme: str, timeout: float, least: int = 1) -> tuple[MessagingError, float, int]:

@@ -19,6 +19,7 @@ from messaging import rpc
 from messaging.counters import OUTCOMES
 from messaging.drivers.base import Capabilities, Connection, Role, State
 from messaging.message import Route, Source, SourceKind, Stage
+from messaging.pending import Operation
 from messaging.target import DEFAULT_EXCHANGE, Target
 from messaging.testing.conformance.bare import Bare
 from messaging.testing.conformance.checks import PATIENCE, eventually
@@ -120,13 +121,16 @@ class Case:
 
     def accepted(self, future: Future[Any]) -> None:
         """Wait until all calls on the shared transport are known to be at a server, while `future` is under way."""
-        found = {id(operations): operations for operations in inner(self.calling)._operations.values()}.values()
 
         def known() -> bool:
-            under_way = [operation for operations in found for operation in operations.pending.everything()]
-            return future.done() or any(call.outgoing.stage is Stage.TAKEN for call in under_way)
+            return future.done() or any(call.outgoing.stage is Stage.TAKEN for call in self.under_way())
 
         eventually(known, "a call is accepted by its server")
+
+    def under_way(self) -> list[Operation]:
+        """What has begun on the shared transport and has not ended."""
+        found = {id(operations): operations for operations in inner(self.calling)._operations.values()}
+        return [operation for operations in found.values() for operation in operations.pending.everything()]
 
     def addresses(self, transport: Transport) -> list[str]:
         """The addresses at which a transport gets its answers."""
