@@ -8,13 +8,13 @@ subscriptions.
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from messaging.deadline import Clock
 from messaging.drivers.asyncio_session import AsyncioSession
 from messaging.drivers.outbox import Outbox, expired, in_doubt, unwritten
+from messaging.drivers.unended import Unended
 from messaging.errors import (
     ConnectFailed,
     ConnectionLost,
@@ -51,8 +51,8 @@ class Sender:
         self._outbox = Outbox()
         self._session: AsyncioSession | None = None
         self._sending: set[Outgoing] = set()
-        self._unanswered: weakref.WeakSet[Outgoing] = weakref.WeakSet()
-        """Written, with an answer to come. Weak: a message whose sender has ended is nobody's business any more."""
+        self._unanswered = Unended()
+        """Written, with an answer to come."""
 
     @property
     def blocked(self) -> bool:
@@ -93,7 +93,7 @@ class Sender:
             # A coroutine that has not begun has written nothing.
             self._tell(unwritten(outgoing, cause) if outgoing.stage is None else in_doubt(outgoing, cause))
         if not answers_may_come:
-            for outgoing in list(self._unanswered):
+            for outgoing in self._unanswered:
                 if outgoing not in self._sending:
                     self._tell(in_doubt(outgoing, cause))
             self._unanswered.clear()

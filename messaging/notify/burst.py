@@ -187,11 +187,13 @@ class Burst(Operation, kw_only=True):
 
     def all_taken(self, outgoings: Sequence[Outgoing]) -> None:
         """Take the news that these are taken."""
-        take, count = self.under_way.pop, self.session.taken
+        take = self.under_way.pop
+        taken = 0
         for outgoing in outgoings:
             if take(outgoing, None) is not None:
                 outgoing.token = None
-                count()
+                taken += 1
+        self.session.taken_many(taken)
         self._tell_few()
 
     def _by_itself(self, outgoing: Outgoing) -> Sending | None:

@@ -122,13 +122,14 @@ class Sending(Operation, kw_only=True):
             deadline=before.deadline,
             encode=before.encode,
         )
+        before.token = None
         operations.reactor.publish(self.outgoing)
 
 
 class NotifySession:
     """The notifications of one connection. Attach it with `Operations.attach`."""
 
-    __slots__ = ("clock", "encode", "next_id", "operations", "reactor", "sent", "take", "taken")
+    __slots__ = ("clock", "encode", "next_id", "operations", "reactor", "sent", "take", "taken", "taken_many")
 
     def __init__(self, operations: Operations) -> None:
         self.operations = operations
@@ -138,7 +139,8 @@ class NotifySession:
         self.next_id = operations.next_id
         self.take = operations.pending.take
         self.sent = operations.counters.tally(f"{KIND}.sent").add
-        self.taken = operations.counters.tally(f"{KIND}.taken").add
+        taken = operations.counters.tally(f"{KIND}.taken")
+        self.taken, self.taken_many = taken.add, taken.add_many
 
     def start(self, sending: Sending, outgoing: Outgoing) -> None:
         """Register and send; any thread. The owner looks at its deadline."""

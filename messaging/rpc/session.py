@@ -155,6 +155,7 @@ class Request(Operation, kw_only=True):
             confirm=previous.confirm,
             encode=previous.encode,
         )
+        previous.token = None
         self.session.operations.reactor.publish(self.outgoing)
 
 

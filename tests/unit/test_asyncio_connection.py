@@ -10,7 +10,7 @@ import pytest
 
 from messaging.drivers.base import State
 from messaging.errors import Cancelled, ConnectFailed, ConnectionLost, Delivered, NoRoute
-from messaging.message import Outcome, Outgoing, Route, Source, SourceKind, Stage
+from messaging.message import Outcome, Outgoing, Route, Source, SourceKind, Stage, Token
 from tests.brokers.ports import free_port
 from tests.unit.tcp_service import TcpService
 
@@ -147,10 +147,9 @@ def test_a_message_without_an_answer_is_in_doubt(tcp: TcpService) -> None:
     """
     client = tcp.peer(REPLY)
     tcp.peer(ANY)
-    waiting = client.send(TO_ANY, b"1", reply_to=True)
-    client.send(TO_ANY, b"2", reply_to=True)
+    waiting, answered = (client.send(TO_ANY, body, reply_to=True, token=Token()) for body in (b"1", b"2"))
     client.until(lambda: len(client.events.sent) == 2)
-    # Nobody holds the second one any more: its sender has ended.
+    answered.token = None
     client.events.sent.clear()
     tcp.cut()
     client.until(lambda: client.events.sent)

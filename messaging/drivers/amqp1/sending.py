@@ -8,7 +8,6 @@ dropped before the engine frees what they point to.
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from messaging.drivers.amqp1.outcomes import Answer, judged, refused
 from messaging.drivers.amqp1.profiles import Profile
 from messaging.drivers.amqp1.types import encode_string
 from messaging.drivers.outbox import Outbox, expired, in_doubt, unwritten
+from messaging.drivers.unended import Unended
 from messaging.errors import ConnectionLost, EncodeError, MessagingError, NoRoute, TooLarge, TransportError
 from messaging.message import Outgoing, Route, RouteKind, SentResult, Stage, Token
 
@@ -35,7 +35,6 @@ _PRESETTLED = {
     "replies": (RouteKind.REPLY,),
     "requests": (RouteKind.REPLY, RouteKind.ANY, RouteKind.ONE, RouteKind.ALL),
 }
-_ASKED = 1_000
 _ANSWERS = {
     Engine.ACCEPTED: Answer.ACCEPTED,
     Engine.REJECTED: Answer.REJECTED,
@@ -113,11 +112,10 @@ class Sending:
         self._by_link: dict[Pointer, SendLink] = {}
         self.under_way: dict[Pointer, tuple[Outgoing, str]] = {}
         """What was sent and not answered, by its delivery, with its address."""
-        self._asked: list[weakref.ref[Outgoing]] = []
+        self._asked = Unended()
         """Calls that were written: when the connection goes, or the address for answers, theirs cannot come any more,
         also where the peer had taken them.
         """
-        self._most_asked = _ASKED
         self._attached = 0
         self._reply_to = _NULL
         self._reply_address = ""
@@ -163,10 +161,9 @@ class Sending:
         """Nothing reaches the address for answers any more: say so to those who wait for one, but for those that were
         `told`, by their id().
         """
-        asked, self._asked = self._asked, []
-        for reference in asked:
-            waiting = reference()
-            if waiting is not None and waiting.token is not None and id(waiting) not in told:
+        asked, self._asked = self._asked, Unended()
+        for waiting in asked:
+            if id(waiting) not in told:
                 self._tell(in_doubt(waiting, cause))
 
     @property
@@ -274,18 +271,11 @@ class Sending:
         delivery = life.engine.send(link.link, message, settled)
         link.credit -= 1
         if outgoing.reply_to:
-            self._remember(outgoing)
+            self._asked.add(outgoing)
         if not settled:
             self.under_way[delivery] = (outgoing, plan.address)
         elif outgoing.confirm:
             self._tell(SentResult(outgoing, Stage.WRITTEN))
-
-    def _remember(self, outgoing: Outgoing) -> None:
-        # A weak reference costs a tenth of what an entry in a set would, and a call that has its answer is soon gone.
-        self._asked.append(weakref.ref(outgoing))
-        if len(self._asked) > self._most_asked:
-            self._asked = [each for each in self._asked if (left := each()) is not None and left.token is not None]
-            self._most_asked = max(_ASKED, 2 * len(self._asked))
 
     def answered(self, delivery: Pointer) -> None:
         """The peer has said something of a message; `delivery` is in `under_way`."""

@@ -11,7 +11,6 @@ and tell the one who asked.
 
 from __future__ import annotations
 
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -23,6 +22,7 @@ from messaging.drivers.rabbit.properties import Properties
 from messaging.drivers.rabbit.refusals import NOT_FOUND, about_publishing, no_route, publish_refused, refused_size
 from messaging.drivers.rabbit.topology import Address, Topology
 from messaging.drivers.stream import Stream
+from messaging.drivers.unended import Unended
 from messaging.errors import ConnectionLost, EncodeError, MessagingError, Rejected, TooLarge
 from messaging.message import Outgoing, SentResult, Stage
 
@@ -63,7 +63,7 @@ class Publisher:
             self._lanes = (*self._lanes, self._asking)
         self._parked: dict[tuple[str, str, bool], Outbox] = {}
         self._count = 0
-        self._repeated: weakref.WeakSet[Outgoing] = weakref.WeakSet()
+        self._repeated = Unended()
         """Messages that came back from an address whose queue they create, and are on their way again."""
         self._leaving: deque[tuple[int, Outgoing]] = deque()
         """Messages whose first byte the system may not have taken yet, by the place of that byte."""
