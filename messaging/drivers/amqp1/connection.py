@@ -9,7 +9,6 @@ watch descriptors from 1024 on, and handles 7,000 messages a second where this h
 
 from __future__ import annotations
 
-import enum
 import math
 import secrets
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from messaging.drivers.amqp1.engine import PIECE, Engine, Pointer
 from messaging.drivers.amqp1.news import News
 from messaging.drivers.amqp1.opening import REFUSED, Opening, refusal_of
 from messaging.drivers.amqp1.options import Amqp1Settings, words
+from messaging.drivers.amqp1.phases import ON_THE_WAY, Phase
 from messaging.drivers.amqp1.profiles import Profile, capabilities_of
 from messaging.drivers.amqp1.receiving import Receiving
 from messaging.drivers.amqp1.sasl import Login, LoginFailed, NotSasl
@@ -38,25 +38,6 @@ _ANSWER = 40
 """Bytes that every answer has; an acceptance has 30."""
 _PATIENCE = 0.005
 """Seconds for which a smaller frame may be left unread."""
-
-
-class Phase(enum.Enum):
-    """What the connection is at."""
-
-    NEW = enum.auto()
-    RESOLVING = enum.auto()
-    CONNECTING = enum.auto()
-    """TCP, and TLS."""
-    LOGIN = enum.auto()
-    OPENING = enum.auto()
-    """Open and the first Begin."""
-    UP = enum.auto()
-    WAITING = enum.auto()
-    """For the next try, or for ever."""
-    CLOSED = enum.auto()
-
-
-_ON_THE_WAY = frozenset({Phase.RESOLVING, Phase.CONNECTING, Phase.LOGIN, Phase.OPENING})
 
 
 class Amqp1Connection:
@@ -276,7 +257,7 @@ class Amqp1Connection:
             self._begin(now)
         elif self._phase is Phase.RESOLVING and self._dialing.has_news:
             self._connect(now)
-        elif self._phase in _ON_THE_WAY and now >= self._due:
+        elif self._phase in ON_THE_WAY and now >= self._due:
             seconds = self._settings.connect_timeout
             spoken = self._opening.expected(connected=self._phase in (Phase.LOGIN, Phase.OPENING))
             told = f"{self._title} did not answer {spoken} within {seconds:g} s (connect_timeout)"
@@ -441,6 +422,8 @@ class Amqp1Connection:
     def _on_session(self, session: Pointer) -> None:
         # Broker-J sends its Open before it looks at the host name: only a Begin says that it is content.
         engine, profile = self._engine, self._profile
+        if engine is not None:
+            engine.begun(session)
         if session != self._session or engine is None or profile is None or self._phase is Phase.UP:
             return
         self._phase = Phase.UP

@@ -67,6 +67,8 @@ class Engine:
         """How many links each session has; the connection counts as a link of the first one."""
         self._leaving = 0
         """Sessions that were ended and have their channels until it is written."""
+        self._unanswered: set[Pointer] = set()
+        """Sessions without links whose Begin the peer has not answered; see `end`."""
         self._tags = 0
         self._tag_space = ffi.new("char[8]")
         self._tag_bytes = memoryview(ffi.buffer(self._tag_space))
@@ -204,7 +206,7 @@ class Engine:
         it has no channel for a session, proton writes nothing any more, and tells nobody.
         """
         allowed = lib.pn_transport_get_channel_max(self._transport) + 1
-        if len(self._links_on) + self._leaving < allowed:
+        if len(self._links_on) + self._leaving + len(self._unanswered) < allowed:
             session = self._session()
         else:
             # The first one last: with it goes the connection.
@@ -293,11 +295,25 @@ class Engine:
         session = lib.pn_link_session(link)
         lib.pn_link_free(link)
         self._links_on[session] -= 1
-        if not self._links_on[session]:
-            del self._links_on[session]
-            self._leaving += 1
-            lib.pn_session_close(session)
-            lib.pn_session_free(session)
+        if self._links_on[session]:
+            return
+        del self._links_on[session]
+        if lib.pn_session_state(session) & lib.PN_REMOTE_UNINIT:
+            # proton forgets the channel with the session, and takes the answer to its Begin for a broken protocol then.
+            self._unanswered.add(session)
+        else:
+            self._end_session(session)
+
+    def begun(self, session: Pointer) -> None:
+        """The peer has answered a Begin: end the session if nobody wants it any more."""
+        if session in self._unanswered:
+            self._unanswered.discard(session)
+            self._end_session(session)
+
+    def _end_session(self, session: Pointer) -> None:
+        self._leaving += 1
+        lib.pn_session_close(session)
+        lib.pn_session_free(session)
 
     # Messages; the hot path
 
