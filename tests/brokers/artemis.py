@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.brokers.certificates import Certificates
@@ -31,7 +32,8 @@ class Artemis(Server):
 
     `auto_create`: whether it does that. `login`: ask for this user and password. `idle`: seconds of silence after
     which it gives a connection up. `certificates`: listen for TLS too, on `tls_port`. `durable`: keep stored messages
-    through a restart.
+    through a restart. `forbidden`: addresses to which nobody has a right, with a login. `limits`: further settings of
+    some addresses, by the pattern that matches them, each as XML.
     """
 
     title = "Artemis"
@@ -46,6 +48,8 @@ class Artemis(Server):
         idle: float = 60.0,
         certificates: Certificates | None = None,
         durable: bool = True,
+        forbidden: Sequence[str] = (),
+        limits: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(folder)
         self.tls_port = free_port()
@@ -54,6 +58,8 @@ class Artemis(Server):
         self._idle = idle
         self._certificates = certificates
         self._durable = durable
+        self._forbidden = forbidden
+        self._limits = limits or {}
 
     @property
     def url(self) -> str:
@@ -80,18 +86,25 @@ class Artemis(Server):
             identity.write_text(self._certificates.server_key.read_text() + self._certificates.server.read_text())
             keys = f"sslEnabled=true;keyStoreType=PEM;keyStorePath={identity}"
             acceptors += f'<acceptor name="tls">tcp://{self.host}:{self.tls_port}?{common};{keys}</acceptor>'
-        rights = "".join(f'<permission type="{right}" roles="tests"/>' for right in _RIGHTS)
+        secured = "".join(
+            f'<security-setting match="{address}">{_rights(role)}</security-setting>'
+            for address, role in {"#": "tests", **dict.fromkeys(self._forbidden, "nobody")}.items()
+        )
         folders = "".join(
             f"<{kind}-directory>{self.folder / kind}</{kind}-directory>"
             for kind in ("journal", "bindings", "paging", "large-messages")
         )
         on_demand = "true" if self._auto_create else "false"
+        limits = "".join(
+            f'<address-setting match="{pattern}">{settings}</address-setting>'
+            for pattern, settings in self._limits.items()
+        )
         return f"""\
 <configuration xmlns="urn:activemq"><core xmlns="urn:activemq:core">
  <persistence-enabled>{"true" if self._durable else "false"}</persistence-enabled>
  <journal-type>NIO</journal-type>{folders}
  <security-enabled>{"true" if self._login else "false"}</security-enabled>
- <security-settings><security-setting match="#">{rights}</security-setting></security-settings>
+ <security-settings>{secured}</security-settings>
  <acceptors>{acceptors}</acceptors>
  <addresses>
   <address name="DLQ"><anycast><queue name="DLQ"/></anycast></address>
@@ -103,6 +116,10 @@ class Artemis(Server):
   <default-address-routing-type>ANYCAST</default-address-routing-type>
   <default-queue-routing-type>ANYCAST</default-queue-routing-type>
   <dead-letter-address>DLQ</dead-letter-address><expiry-address>ExpiryQueue</expiry-address>
- </address-setting></address-settings>
+ </address-setting>{limits}</address-settings>
 </core></configuration>
 """
+
+
+def _rights(role: str) -> str:
+    return "".join(f'<permission type="{right}" roles="{role}"/>' for right in _RIGHTS)

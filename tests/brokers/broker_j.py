@@ -7,6 +7,7 @@ does not know is refused.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.brokers.certificates import Certificates
@@ -23,7 +24,8 @@ _PROGRAM = Path(__file__).with_name("java") / "RunBrokerJ.java"
 class BrokerJ(Server):
     """A Broker-J that keeps everything in memory.
 
-    `auto_create`: whether a queue is made for an unknown address. `login`: ask for this user and password, not for
+    `auto_create`: whether a queue is made for an unknown address. `queues`: those that are there from the start.
+    `login`: ask for this user and password, not for
     ANONYMOUS. `certificates`: listen on `tls_port` for clients with a certificate, too.
     """
 
@@ -36,12 +38,14 @@ class BrokerJ(Server):
         folder: Path | None = None,
         *,
         auto_create: bool = True,
+        queues: Sequence[str] = (),
         login: tuple[str, str] | None = None,
         certificates: Certificates | None = None,
     ) -> None:
         super().__init__(folder)
         self.tls_port = free_port()
         self._auto_create = auto_create
+        self._queues = queues
         self._login = login
         self._certificates = certificates
 
@@ -69,7 +73,11 @@ class BrokerJ(Server):
             "nodeType": "queue",
             "attributes": {},
         }
-        host = {"type": "Memory", "nodeAutoCreationPolicies": [on_demand] if self._auto_create else []}
+        host = {
+            "type": "Memory",
+            "nodeAutoCreationPolicies": [on_demand] if self._auto_create else [],
+            "queues": [{"name": name} for name in self._queues],
+        }
         provider: dict[str, object] = {"name": "login", "type": "Anonymous"}
         if self._login is not None:
             user, password = self._login

@@ -40,6 +40,10 @@ class Profile(NamedTuple):
     """What Open's hostname is for a virtual host ("{}"); empty: there are none, so it goes into the addresses."""
     sender_outcomes: tuple[str, ...] = ()
     """Declared by senders: what it may answer instead of ending a link."""
+    settles_answers: bool = True
+    """Answers are settled when they are sent. Not where a settled message to an address that is gone ends its link,
+    and those of other callers that are on their way behind it are dropped without a word.
+    """
     refusal: str = ""
     """Why RPC is not possible."""
 
@@ -75,6 +79,7 @@ PROFILES = {
             drops_rejected=False,
             hostname="{}",
             sender_outcomes=("amqp:accepted:list", "amqp:rejected:list"),
+            settles_answers=False,
         ),
         Profile(
             name="rabbitmq",

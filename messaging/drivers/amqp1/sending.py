@@ -209,6 +209,8 @@ class Sending:
         destination = token.destination if type(token) is Copy else life.addresses.destination(route)
         address, annotations = destination
         settled = not copy and route.kind in self._presettled
+        if route.kind is RouteKind.REPLY and not life.profile.settles_answers:
+            settled = False
         link = self._link(None if life.profile.anonymous else address, settled)
         plan = Plan(
             link,
