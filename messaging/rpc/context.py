@@ -102,8 +102,8 @@ class CurrentRequest(msgspec.Struct, eq=False):
     def cancelled(self) -> bool:
         """Whether nobody waits any more: the caller cancelled, is gone, or its deadline has passed.
 
-        A caller that dies says nothing: over ZeroMQ, and AMQP 1.0 with a broker, the next sign of life that cannot
-        reach it tells, within a third of `call_monitor_timeout`; elsewhere it is the deadline.
+        A caller that dies says nothing: over ZeroMQ the next sign of life that cannot reach it tells, within a
+        third of `call_monitor_timeout`; elsewhere it is the deadline.
         """
         return self.gave_up or self.deadline.remaining() <= 0.0
 
