@@ -138,16 +138,12 @@ def casts_among_cuts(case: Case) -> None:
     _judge(ledger, {number: errors.get(number) for number in good + list(errors)})
 
 
-@accidents.add(
-    "Notifications in a stream of cuts arrive, or their sender is told.",
-    needs=("pools",),
-    hooks=("disconnect",),
-)
+@accidents.add("Notifications in a stream of cuts arrive, or their sender is told.", hooks=("disconnect",))
 def notifications_among_cuts(case: Case) -> None:
     """Three hundred through a pipeline while both ends are cut; where the transport has storage, all arrive."""
     ledger = Ledger()
     serving = case.transport()
-    case.listener(ledger, over=serving, pool="billing")
+    case.listener(ledger, over=serving, pool=case.pool)
     notifier = case.notifier(timeout=5, unrouted="raise")
     notifier.info({}, "event", "first")
     errors: dict[int, BaseException] = {}

@@ -51,6 +51,11 @@ class Case:
         self._gates: list[threading.Event] = []
         self._shared: Transport | None = None
 
+    @property
+    def pool(self) -> str | None:
+        """A pool of its own where the transport has some, else the only one."""
+        return "billing" if self.capabilities.pools else None
+
     # What a scenario makes
 
     def transport(self, url: str | None = None, **options: Any) -> Transport:
