@@ -179,6 +179,10 @@ class Rabbit(Server):
         self.ctl("add_user", name, password)
         self.ctl("set_permissions", name, configure, write, read)
 
+    def delete_queue(self, name: str, vhost: str = "/") -> None:
+        """Delete a queue, with what lies in it."""
+        self.ctl("delete_queue", "--vhost", vhost, name)
+
     def add_vhost(self, name: str, user: str = "guest") -> None:
         """Make a virtual host, open to a user."""
         self.ctl("add_vhost", name)

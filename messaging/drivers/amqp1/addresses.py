@@ -19,7 +19,7 @@ from urllib.parse import quote
 from messaging.errors import Unsupported
 from messaging.message import Route, RouteKind, Source, SourceKind
 
-__all__ = ["Addresses", "Artemis", "Attachment", "BrokerJ", "Destination", "RabbitMQ", "Router", "Words"]
+__all__ = ["Addresses", "Artemis", "Attachment", "BrokerJ", "Destination", "RabbitMQ", "Router", "Words", "existing"]
 
 
 class Words(NamedTuple):
@@ -249,6 +249,11 @@ class RabbitMQ(_Dotted):
     def dead(self, source: Source) -> Destination:
         """See Addresses."""
         return Destination("/queue/" + self._notify("dead", source.exchange, source.topic, source.pool))
+
+
+def existing(address: str) -> str:
+    """RabbitMQ 3: the address of a queue that declares it, as one that is refused where there is none."""
+    return f"/amq{address}"
 
 
 _ROUTE_KINDS = {

@@ -446,7 +446,8 @@ class Amqp1Connection:
             self._dialing.whole_again()
 
     def _on_link_open(self, link: Pointer) -> None:
-        self._receiving.opened(link)
+        if not self._receiving.opened(link):
+            self._sending.opened(link)
         self._look_if_restored()
 
     def _on_link_end(self, link: Pointer) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from messaging.drivers.amqp1.addresses import Addresses, Artemis, BrokerJ, RabbitMQ, Router, Words
+from messaging.drivers.amqp1.addresses import Addresses, Artemis, BrokerJ, RabbitMQ, Router, Words, existing
 from messaging.drivers.base import Capabilities
 
 __all__ = ["AUTO", "PROFILES", "Profile", "capabilities_of", "known_by"]
@@ -36,6 +36,9 @@ class Profile(NamedTuple):
     """A message that is rejected does not come again."""
     counts_deliveries: bool = True
     """A message that was unsettled when its consumer went says that it was delivered before."""
+    proof: Callable[[str], str] | None = None
+    """It accepts what it drops where a queue was deleted: for an address, one that is refused where there is no queue.
+    """
     hostname: str = ""
     """What Open's hostname is for a virtual host ("{}"); empty: there are none, so it goes into the addresses."""
     sender_outcomes: tuple[str, ...] = ()
@@ -97,6 +100,7 @@ PROFILES = {
             },
             anonymous=False,
             modifies=False,
+            proof=existing,
             hostname="vhost:{}",
             refusal="RabbitMQ 3 has neither dynamic reply addresses nor honest confirms over AMQP 1.0",
         ),

@@ -16,6 +16,7 @@ from messaging.deadline import Clock
 from messaging.drivers.amqp1.addresses import Addresses, Destination
 from messaging.drivers.amqp1.encoding import Prefix, encode_message, make_prefix
 from messaging.drivers.amqp1.engine import Engine, Pointer
+from messaging.drivers.amqp1.looks import Looks
 from messaging.drivers.amqp1.news import News
 from messaging.drivers.amqp1.options import Amqp1Settings
 from messaging.drivers.amqp1.outcomes import Answer, judged, refused
@@ -112,6 +113,7 @@ class Sending:
         self._by_link: dict[Pointer, SendLink] = {}
         self.under_way: dict[Pointer, tuple[Outgoing, str]] = {}
         """What was sent and not answered, by its delivery, with its address."""
+        self._looks: Looks | None = None
         self._asked = Unended()
         """Calls that were written: when the connection goes, or the address for answers, theirs cannot come any more,
         also where the peer had taken them.
@@ -131,6 +133,8 @@ class Sending:
         self.due = math.inf
         self._plans.clear()
         self._links.clear()
+        proof = life.profile.proof
+        self._looks = Looks(life.engine, proof, self._name) if proof is not None else None
         if life.profile.anonymous:
             self._link(None, False)
             self._link(None, True)
@@ -146,6 +150,9 @@ class Sending:
         under_way, self.under_way = self.under_way, {}
         self.blocked = False
         for outgoing, _ in under_way.values():
+            self._tell(in_doubt(outgoing, cause))
+        looks, self._looks = self._looks, None
+        for outgoing in looks.everything() if looks is not None else ():
             self._tell(in_doubt(outgoing, cause))
         self.answers_are_lost(cause, {id(outgoing) for outgoing, _ in under_way.values()})
         for link in links.values():
@@ -169,7 +176,8 @@ class Sending:
     @property
     def idle(self) -> bool:
         """Whether nothing waits, and nothing is unanswered."""
-        return not self.under_way and not any(link.outbox for link in self._links.values())
+        held = self._looks is not None and self._looks.everything()
+        return not self.under_way and not held and not any(link.outbox for link in self._links.values())
 
     @property
     def awaits_an_answer(self) -> bool:
@@ -294,7 +302,10 @@ class Sending:
         outgoing, address = self.under_way.pop(delivery)
         if answer is Answer.ACCEPTED:
             engine.settle(delivery)
-            self._taken(life, outgoing)
+            if self._looks is not None:
+                self._looks.hold(address, outgoing)
+            else:
+                self._taken(life, outgoing)
             return
         condition = engine.rejection(delivery) if answer is Answer.REJECTED else None
         failed, undeliverable = engine.modification(delivery) if answer is Answer.MODIFIED else (False, False)
@@ -378,25 +389,50 @@ class Sending:
         life = self._life
         if life is None:
             return []
-        return [link for link in self._by_link if life.engine.session_of(link) == session]
+        looks = self._looks.links() if self._looks is not None else ()
+        return [link for link in (*self._by_link, *looks) if life.engine.session_of(link) == session]
 
-    def ended(self, pointer: Pointer) -> bool:
-        """The peer has ended a link; whether it was one of these. What it had not answered is in doubt; it is attached
+    def opened(self, pointer: Pointer) -> None:
+        """The peer has answered an attach: where it was a look, its queue is there."""
+        life = self._life
+        if life is None or self._looks is None or not life.engine.link_is_attached(pointer):
+            return
+        look = self._looks.ended(pointer)
+        for outgoing in look.held if look is not None else ():
+            self._taken(life, outgoing)
+
+    def ended(self, pointer: Pointer) -> None:
+        """The peer has ended a link, perhaps one of these: what it had not answered is in doubt, and it is attached
         again.
         """
-        link = self._by_link.pop(pointer, None)
         life = self._life
-        if link is None or life is None:
-            return False
+        if life is None:
+            return
         condition = life.engine.end_condition(pointer)
-        cause = refused(condition, link.address or "the sending link", life.peer)
+        link = self._by_link.get(pointer)
+        if link is not None:
+            self._end(life, link, refused(condition, link.address or "the sending link", life.peer))
+            return
+        look = self._looks.ended(pointer) if self._looks is not None else None
+        if look is not None:
+            cause = refused(condition, look.address, life.peer)
+            for outgoing in look.held:
+                self._tell(in_doubt(outgoing, cause))
+            link = self._links.get((look.address, False))
+            if link is not None and link.link is not None:
+                self._end(life, link, cause, again=True)
+
+    def _end(self, life: Life, link: SendLink, cause: TransportError, *, again: bool = False) -> None:
+        """`again`: attaching it may make what it needs."""
+        pointer = link.link
+        del self._by_link[pointer]
         for delivery in [each for each in self.under_way if life.engine.link_of(each) == pointer]:
             outgoing, _address = self.under_way.pop(delivery)
             self._tell(in_doubt(outgoing, cause))
         link.link = None
         link.credit = 0
         life.engine.end(pointer, detach=False)
-        if link.address is not None:
+        if link.address is not None and not again:
             # What waits for this address alone cannot go, and its senders are told why; the next message asks again.
             del self._links[link.address, link.settled]
             self._plans = {route: plan for route, plan in self._plans.items() if plan.link is not link}
@@ -404,7 +440,6 @@ class Sending:
         else:
             link.retry_at = self._clock() + link.backoff.next()
             self.due = min(self.due, link.retry_at)
-        return True
 
     def _refuse(self, link: SendLink, cause: TransportError) -> None:
         now = self._clock()
