@@ -10,6 +10,7 @@ from messaging.drivers.amqp1.options import Amqp1Settings, mechanisms
 from messaging.drivers.amqp1.profiles import PROFILES, Profile, known_by
 from messaging.drivers.amqp1.sasl import Login, LoginFailed, NotSasl
 from messaging.drivers.base import Role
+from messaging.drivers.logins import Logins
 from messaging.drivers.tls import uses_tls
 from messaging.errors import AuthFailed, ConfigError, ConnectFailed, Unsupported
 from messaging.url import Host
@@ -33,7 +34,7 @@ class Opening:
         self._mechanisms: tuple[str, ...] = ()
         self._at_once = False
         self._given: tuple[str, str] | None = None
-        self._refused: tuple[str, str] | None = None
+        self._logins = Logins()
 
     def login(self, host: Host, given: tuple[str, str] | None = None) -> Login:
         """Begin to say who this is. `given`: by credentials=, which goes before the URL."""
@@ -100,15 +101,13 @@ class Opening:
 
     def accepted(self) -> None:
         """The peer has let us in."""
-        self._refused = None
+        self._logins.accepted()
 
     def is_final(self, cause: Exception) -> bool:
         """Whether there is no use in another attempt after such an end."""
-        if isinstance(cause, AuthFailed) and self._given is not None:
-            # Whoever is asked at each connect may have other credentials by now; the same ones are refused for good.
-            refused, self._refused = self._refused, self._given
-            return refused == self._given
-        return isinstance(cause, AuthFailed | ConfigError)
+        if isinstance(cause, AuthFailed):
+            return self._logins.refused(self._given)
+        return isinstance(cause, ConfigError)
 
     def retry_at_once(self) -> float | None:
         """Seconds to the next try, where the last failure has shown what to do better; None: as always."""

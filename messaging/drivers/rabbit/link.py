@@ -23,6 +23,7 @@ from typing import Any
 
 from messaging.drivers.base import Role, Services
 from messaging.drivers.hosts import Hosts
+from messaging.drivers.logins import Logins
 from messaging.drivers.rabbit.channels import Channels
 from messaging.drivers.rabbit.client import Client, Login, MakeClient
 from messaging.drivers.rabbit.frames import FrameReader, FrameWriter
@@ -89,7 +90,7 @@ class Link(Channels):
         self._attempt_by = math.inf
         self._accepted = False
         self._login = ("guest", "guest")
-        self._refused: tuple[str, str] | None = None
+        self._logins = Logins()
         self._read_at = 0.0
         self._wrote_at = 0.0
 
@@ -105,11 +106,9 @@ class Link(Channels):
 
     def delay(self, cause: Exception) -> float | None:
         """Seconds before the next attempt after such an end; None: there shall be none."""
-        final = isinstance(cause, AuthFailed) or (isinstance(cause, ConnectFailed) and not cause.retryable)
-        if final and isinstance(cause, AuthFailed) and self._settings.credentials is not None:
-            # Whoever is asked at each connect may have other credentials by now; the same ones are refused for good.
-            refused, self._refused = self._refused, self._login
-            final = refused == self._login
+        final = isinstance(cause, ConnectFailed) and not cause.retryable
+        if isinstance(cause, AuthFailed):
+            final = self._logins.refused(self._login if self._settings.credentials is not None else None)
         return None if final else self._hosts.delay()
 
     def whole_again(self) -> None:
@@ -315,7 +314,7 @@ class Link(Channels):
         self.phase = Phase.OPEN
         self.begun = self._accepted = True
         self._attempt_by = math.inf
-        self._refused = None
+        self._logins.accepted()
         self._read_at = self._wrote_at = self._services.clock()
         writer = None
         if self._reader is not None:
