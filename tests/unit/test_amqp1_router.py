@@ -5,6 +5,7 @@ any router does is tested in test_amqp1_routers.py.
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -300,6 +301,16 @@ def test_a_shared_session_that_is_ended_takes_its_links_along(router: Router) ->
         assert all("ended by a test" in str(error) for _, error in told)
         crowd.await_subscriptions()
         crowd.hears_all()
+
+
+def test_addresses_that_fail_at_once_are_passed_over(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name stands for three addresses, two of which have no route: the first attempt reaches the third one."""
+    places = [("255.255.255.255", router.port), ("255.255.255.255", router.port), ("127.0.0.1", router.port)]
+    found = [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", place) for place in places]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *about, **options: found)
+    with ExitStack() as stack:
+        bare = bare_at(f"amqp1://three.example:{router.port}/", Role.RPC_CLIENT, stack)
+        assert bare.events.states == [State.CONNECTING, State.READY]
 
 
 def test_a_lost_connection_answers_everything(ends: Ends, router: Router) -> None:

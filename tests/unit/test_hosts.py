@@ -20,6 +20,22 @@ def test_hosts_take_turns_from_one_drawn_by_lot() -> None:
         assert "".join(hosts.next().name for _ in wanted) == wanted
 
 
+def test_the_next_host_of_a_round_follows_soon() -> None:
+    """However long the outage: the pause grows from round to round alone, and begins afresh when all is back."""
+    hosts = _hosts("abc", 0.5)
+    delays = [round(hosts.delay(), 6) for _ in range(9)]
+    assert delays == [0.025, 0.025, 0.025, 0.025, 0.025, 0.05, 0.025, 0.025, 0.1]
+    hosts.delay()
+    hosts.whole_again()
+    assert [round(hosts.delay(), 6) for _ in range(6)] == delays[:6]
+
+
+def test_the_pauses_of_one_host_grow() -> None:
+    """It is a round by itself."""
+    hosts = _hosts("a", 0.5)
+    assert [round(hosts.delay(), 6) for _ in range(4)] == [0.025, 0.05, 0.1, 0.2]
+
+
 def test_addresses_stay_in_their_order() -> None:
     """That of the resolver, which has its reasons, while each of them answers."""
     assert _hosts().in_turn("cab") == ["c", "a", "b"]

@@ -90,12 +90,21 @@ class Dialing:
         return self.try_next()
 
     def try_next(self) -> bool:
-        """Try the next address of the name; False: there is none. Raises OSError."""
-        if not self._places:
-            return False
-        place = self._place = self._places.pop(0)
-        self._stream.connect(place, self._context, self._settings.tls_server_name or self.host.name)
-        return True
+        """Try the next address of the name, and those behind it while they fail at once; False: there is none. Raises
+        the OSError of the last one.
+        """
+        failure: OSError | None = None
+        while self._places:
+            place = self._place = self._places.pop(0)
+            try:
+                self._stream.connect(place, self._context, self._settings.tls_server_name or self.host.name)
+            except OSError as error:
+                failure = error
+            else:
+                return True
+        if failure is not None:
+            raise failure
+        return False
 
     def give_up(self) -> None:
         """The time for this host has run out."""
