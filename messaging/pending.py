@@ -15,23 +15,26 @@ from typing import Any
 
 import msgspec
 
-from messaging.errors import DeadlineExceeded, Delivered, MessagingError
+from messaging.errors import DeadlineExceeded, Delivered, MessagingError, NoRoute, Overloaded, Rejected
 from messaging.message import Outgoing, Stage, Token
 
 __all__ = ["Operation", "Pending", "deadline_error", "outcome_of"]
 
 # What was being waited for at the deadline, by the last proven stage.
 _PHASES = {None: "send", Stage.WRITTEN: "accept", Stage.TAKEN: "reply"}
+_REFUSALS = (NoRoute, Overloaded, Rejected)
+"""What is said of a message, over a connection that there was."""
 
 
 def deadline_error(
     what: str, timeout: float, stage: Stage | None, cause: BaseException | None = None
 ) -> DeadlineExceeded:
     """Build the error of an operation whose deadline passed, from the last stage that was proven."""
-    phase = "connect" if stage is None and cause is not None else _PHASES[stage]
+    refused = isinstance(cause, _REFUSALS)
+    phase = "connect" if stage is None and cause is not None and not refused else _PHASES[stage]
     told = {
         "connect": f"no connection could be made: {cause}",
-        "send": "it was not written, so no handler ran or will run",
+        "send": "it was not written, so no handler ran or will run" + (f"; refused before: {cause}" if refused else ""),
         "accept": "it was written, but nobody has said that it arrived",
         "reply": "a server has taken it, but has not answered",
     }[phase]

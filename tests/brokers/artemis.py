@@ -33,7 +33,8 @@ class Artemis(Server):
     `auto_create`: whether it does that. `login`: ask for this user and password. `idle`: seconds of silence after
     which it gives a connection up. `certificates`: listen for TLS too, on `tls_port`. `durable`: keep stored messages
     through a restart. `forbidden`: addresses to which nobody has a right, with a login. `limits`: further settings of
-    some addresses, by the pattern that matches them, each as XML.
+    some addresses, by the pattern that matches them, each as XML. `memory`: bytes for all messages. `credits`: how many
+    messages a sender is allowed at a time.
     """
 
     title = "Artemis"
@@ -50,6 +51,8 @@ class Artemis(Server):
         durable: bool = True,
         forbidden: Sequence[str] = (),
         limits: Mapping[str, str] | None = None,
+        memory: int = 64 * 1024 * 1024,
+        credits: int = 1000,
     ) -> None:
         super().__init__(folder)
         self.tls_port = free_port()
@@ -60,6 +63,8 @@ class Artemis(Server):
         self._durable = durable
         self._forbidden = forbidden
         self._limits = limits or {}
+        self._memory = memory
+        self._credits = credits
 
     @property
     def url(self) -> str:
@@ -80,6 +85,7 @@ class Artemis(Server):
 
     def _configuration(self) -> str:
         common = f"protocols=AMQP;amqpIdleTimeout={int(self._idle * 1000)}"
+        common += f";amqpCredits={self._credits};amqpLowCredits={self._credits * 3 // 10}"
         acceptors = f'<acceptor name="plain">tcp://{self.host}:{self.port}?{common}</acceptor>'
         if self._certificates is not None:
             identity = self.folder / "identity.pem"
@@ -102,7 +108,7 @@ class Artemis(Server):
         return f"""\
 <configuration xmlns="urn:activemq"><core xmlns="urn:activemq:core">
  <persistence-enabled>{"true" if self._durable else "false"}</persistence-enabled>
- <journal-type>NIO</journal-type>{folders}
+ <journal-type>NIO</journal-type>{folders}<global-max-size>{self._memory}</global-max-size>
  <security-enabled>{"true" if self._login else "false"}</security-enabled>
  <security-settings>{secured}</security-settings>
  <acceptors>{acceptors}</acceptors>

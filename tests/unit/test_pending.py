@@ -185,6 +185,7 @@ def test_no_deadline_is_missed_whatever_comes_in_which_order(steps: list[tuple[s
     [
         (None, None, "send", Delivered.NO, "not written, so no handler ran"),
         (None, ConnectFailed("no cable"), "connect", Delivered.NO, "no connection could be made: no cable"),
+        (None, Overloaded("full"), "send", Delivered.NO, "no handler ran or will run; refused before: full"),
         (Stage.WRITTEN, None, "accept", Delivered.MAYBE, "nobody has said that it arrived"),
         (Stage.TAKEN, None, "reply", Delivered.MAYBE, "a server has taken it"),
     ],
