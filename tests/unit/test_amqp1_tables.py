@@ -12,7 +12,7 @@ import pytest
 
 import messaging
 from messaging.drivers.amqp1 import installed as reported
-from messaging.drivers.amqp1.addresses import Artemis, BrokerJ, RabbitMQ, Router, Words
+from messaging.drivers.amqp1.addresses import Artemis, BrokerJ, Destination, RabbitMQ, Router, Words
 from messaging.drivers.amqp1.credit import change
 from messaging.drivers.amqp1.dialing import Dialing
 from messaging.drivers.amqp1.engine import Condition
@@ -47,11 +47,11 @@ def test_router_addresses_are_those_of_the_predecessor() -> None:
     """A router that is set up for the predecessor's driver serves this one."""
     router = Router(Words(vhost="nova"))
     rpc, notify = "openstack.org/om/rpc", "openstack.org/om/notify"
-    assert router.destination(Route.any("ex", "topic")) == (f"{rpc}/anycast/nova/ex/topic", None)
-    assert router.destination(Route.one("ex", "topic", "s")) == (f"{rpc}/unicast/nova/ex/topic/s", None)
-    assert router.destination(Route.all("ex", "topic")) == (f"{rpc}/multicast/nova/ex/topic", None)
-    assert router.destination(Route.pools("ex", "topic")) == (f"{notify}/anycast/nova/ex/topic", None)
-    assert router.destination(Route.reply("amqp:/_topo/0/x")) == ("amqp:/_topo/0/x", None)
+    assert router.destination(Route.any("ex", "topic")) == Destination(f"{rpc}/anycast/nova/ex/topic")
+    assert router.destination(Route.one("ex", "topic", "s")) == Destination(f"{rpc}/unicast/nova/ex/topic/s")
+    assert router.destination(Route.all("ex", "topic")) == Destination(f"{rpc}/multicast/nova/ex/topic")
+    assert router.destination(Route.pools("ex", "topic")) == Destination(f"{notify}/anycast/nova/ex/topic")
+    assert router.destination(Route.reply("amqp:/_topo/0/x")) == Destination("amqp:/_topo/0/x")
     assert router.attachment(Source.reply()).address is None
 
 
@@ -92,8 +92,19 @@ def test_pools_of_artemis_are_shared_subscriptions() -> None:
     attachment = artemis.attachment(_POOL)
     assert attachment.capabilities == ("topic", "shared", "global")
     assert attachment.subscription == "openstack.org/om/notify/pool/ex/topic/billing"
-    assert artemis.again(_POOL) == (f"{attachment.address}::{attachment.subscription}:global", None)
+    assert artemis.again(_POOL) == Destination(f"{attachment.address}::{attachment.subscription}:global")
     assert artemis.dead(_POOL).address == "openstack.org/om/notify/dead/ex/topic/billing"
+
+
+def test_a_link_of_its_own_makes_of_an_address_what_a_message_makes() -> None:
+    """Artemis is told by each in its way whether an unknown address is a queue or a topic; of answers, by neither."""
+    artemis = Artemis(Words())
+    routes = (Route.any("e", "t"), Route.one("e", "t", "s"), Route.all("e", "t"), Route.pools("e", "t"))
+    for route, wanted in zip(routes, ("queue", "queue", "topic", "topic"), strict=True):
+        _, annotations, capabilities = artemis.destination(route)
+        assert capabilities == (wanted,)
+        assert annotations == {"x-opt-jms-dest": {"queue": b"\x51\x00", "topic": b"\x51\x01"}[wanted]}
+    assert artemis.destination(Route.reply("a")) == Destination("a")
 
 
 def test_rabbitmq_declares_the_queue_that_it_sends_to() -> None:

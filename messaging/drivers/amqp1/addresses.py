@@ -39,6 +39,8 @@ class Destination(NamedTuple):
     address: str
     annotations: dict[str, bytes] | None = None
     """Message annotations that make the peer treat the address as what it is; values are encoded already."""
+    capabilities: tuple[str, ...] = ()
+    """What does the same for a link of its own to the address."""
 
 
 class Attachment(NamedTuple):
@@ -122,8 +124,8 @@ class Router(_Routable):
 class Artemis(_Routable):
     """Apache Artemis: an address is a queue or a topic as the first who uses it says."""
 
-    _QUEUE: ClassVar[dict[str, bytes]] = {"x-opt-jms-dest": b"\x51\x00"}
-    _TOPIC: ClassVar[dict[str, bytes]] = {"x-opt-jms-dest": b"\x51\x01"}
+    _QUEUE: ClassVar[tuple[dict[str, bytes], tuple[str]]] = ({"x-opt-jms-dest": b"\x51\x00"}, ("queue",))
+    _TOPIC: ClassVar[tuple[dict[str, bytes], tuple[str]]] = ({"x-opt-jms-dest": b"\x51\x01"}, ("topic",))
 
     def destination(self, route: Route) -> Destination:
         """See Addresses."""
@@ -133,12 +135,12 @@ class Artemis(_Routable):
             # Without an annotation: a reply must not make a queue when its caller is gone.
             return Destination(route.address)
         if kind is RouteKind.ANY:
-            return Destination(self._rpc(words.anycast, route.exchange, route.topic), self._QUEUE)
+            return Destination(self._rpc(words.anycast, route.exchange, route.topic), *self._QUEUE)
         if kind is RouteKind.ONE:
-            return Destination(self._rpc(words.unicast, route.exchange, route.topic, route.server), self._QUEUE)
+            return Destination(self._rpc(words.unicast, route.exchange, route.topic, route.server), *self._QUEUE)
         if kind is RouteKind.ALL:
-            return Destination(self._rpc(words.multicast, route.exchange, route.topic), self._TOPIC)
-        return Destination(self._notify(words.multicast, route.exchange, route.topic), self._TOPIC)
+            return Destination(self._rpc(words.multicast, route.exchange, route.topic), *self._TOPIC)
+        return Destination(self._notify(words.multicast, route.exchange, route.topic), *self._TOPIC)
 
     def attachment(self, source: Source) -> Attachment:
         """See Addresses."""
@@ -162,7 +164,7 @@ class Artemis(_Routable):
 
     def dead(self, source: Source) -> Destination:
         """See Addresses."""
-        return Destination(self._notify("dead", source.exchange, source.topic, source.pool), self._QUEUE)
+        return Destination(self._notify("dead", source.exchange, source.topic, source.pool), *self._QUEUE)
 
 
 class _Dotted(_Routable):

@@ -218,15 +218,19 @@ class Engine:
     def _is_ended(self, session: Pointer) -> bool:
         return bool(lib.pn_session_state(session) & lib.PN_REMOTE_CLOSED)
 
-    def sender(self, name: str, address: str | None, outcomes: tuple[str, ...], *, settled: bool) -> Pointer:
+    def sender(
+        self, name: str, address: str | None, outcomes: tuple[str, ...], capabilities: tuple[str, ...], *, settled: bool
+    ) -> Pointer:
         """Attach a sender; `address` None: each message says where it goes. `outcomes`: what it can take as answers;
-        `settled`: it wants none.
+        `capabilities`: what its address has to be; `settled`: it wants no answers.
         """
         link = lib.pn_sender(self._session_for_link(), name.encode())
         target = lib.pn_link_target(link)
         lib.pn_terminus_set_type(target, lib.PN_TARGET)
         if address is not None:
             lib.pn_terminus_set_address(target, address.encode())
+        if capabilities:
+            _put_symbols(lib.pn_terminus_capabilities(target), capabilities)
         source = lib.pn_link_source(link)
         lib.pn_terminus_set_type(source, lib.PN_SOURCE)
         lib.pn_terminus_set_address(source, name.encode())

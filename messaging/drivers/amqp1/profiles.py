@@ -28,6 +28,8 @@ class Profile(NamedTuple):
     """Its capabilities, as far as they are not the least."""
     anonymous: bool = True
     """One sending link serves all addresses; else each has its own."""
+    detours: bool = False
+    """One address that is full keeps credit from the link that serves all: the others get links of their own then."""
     routed: bool = False
     """It stores nothing: outcomes are those of consumers."""
     modifies: bool = True
@@ -72,6 +74,7 @@ PROFILES = {
             products=("apache-activemq-artemis", "apache-artemis"),
             addresses=Artemis,
             promises={**_BROKER, "requeue": "later"},
+            detours=True,
         ),
         Profile(
             name="broker-j",

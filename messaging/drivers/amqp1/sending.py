@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 from messaging.backoff import Backoff
 from messaging.deadline import Clock
 from messaging.drivers.amqp1.addresses import Addresses, Destination
-from messaging.drivers.amqp1.encoding import Prefix, encode_message, make_prefix
+from messaging.drivers.amqp1.encoding import encode_message, make_prefix
 from messaging.drivers.amqp1.engine import Engine, Pointer
 from messaging.drivers.amqp1.looks import Looks
 from messaging.drivers.amqp1.news import News
 from messaging.drivers.amqp1.options import Amqp1Settings
 from messaging.drivers.amqp1.outcomes import Answer, judged, refused
 from messaging.drivers.amqp1.profiles import Profile
+from messaging.drivers.amqp1.routes import Plan, SendLink
 from messaging.drivers.amqp1.types import encode_string
 from messaging.drivers.outbox import Outbox, expired, in_doubt, unwritten
 from messaging.drivers.unended import Unended
@@ -30,6 +31,10 @@ from messaging.message import Outgoing, Route, RouteKind, SentResult, Stage, Tok
 __all__ = ["Copy", "Sending"]
 
 _NULL = b"\x40"
+_PATIENT = 0.1
+"""Seconds that messages wait for the credit of a link for all addresses before they take a detour."""
+_MOST_LINKS = 1_000
+"""Links on a connection, each with a session, beyond which there are no more detours."""
 _MOST_PLANS = 10_000
 """Addresses that are remembered encoded; a server that answers a million callers must not keep them all."""
 _PRESETTLED = {
@@ -42,6 +47,7 @@ _ANSWERS = {
     Engine.RELEASED: Answer.RELEASED,
     Engine.MODIFIED: Answer.MODIFIED,
 }
+_EVERYWHERE = Destination("")
 _ROUTE = Route(RouteKind.REPLY)
 
 
@@ -53,35 +59,6 @@ class Copy(Token):
     def __init__(self, destination: Destination, done: Callable[[Exception | None], None]) -> None:
         self.destination = destination
         self.done = done
-
-
-class SendLink:
-    """A sending link, and what waits for it."""
-
-    __slots__ = ("address", "backoff", "credit", "link", "outbox", "retry_at", "settled")
-
-    def __init__(self, address: str | None, settled: bool, backoff: Backoff) -> None:
-        self.address = address
-        """None: each message says where it goes."""
-        self.settled = settled
-        """Nobody says what became of its messages. A link of its own, because Broker-J drops the connection of one
-        that mixes both.
-        """
-        self.link: Pointer = None
-        self.credit = 0
-        self.outbox = Outbox()
-        self.backoff = backoff
-        self.retry_at = math.inf
-
-
-class Plan(NamedTuple):
-    """What all messages of one route have in common."""
-
-    link: SendLink
-    prefix: Prefix
-    address: str
-    kind: RouteKind
-    durable: bool
 
 
 class Life(NamedTuple):
@@ -136,8 +113,8 @@ class Sending:
         proof = life.profile.proof
         self._looks = Looks(life.engine, proof, self._name) if proof is not None else None
         if life.profile.anonymous:
-            self._link(None, False)
-            self._link(None, True)
+            self._link(_EVERYWHERE, False)
+            self._link(_EVERYWHERE, True)
 
     def lose(self, cause: Exception) -> None:
         """The connection is gone, and every pointer with it."""
@@ -201,25 +178,30 @@ class Sending:
             except MessagingError as error:
                 self._tell(SentResult(outgoing, None, error))
                 return
+        self._send(plan, outgoing)
+
+    def _send(self, plan: Plan, outgoing: Outgoing) -> None:
         link = plan.link
         if link.credit > 0 and not link.outbox:
             self._write(plan, outgoing)
         else:
             link.outbox.push(outgoing)
-            self.due = min(self.due, link.outbox.next_expiry)
             if link.outbox.blocked:
                 self.blocked = True
+            if link.detour_at == math.inf:
+                self._stalled(link)
+            self.due = min(self.due, link.outbox.next_expiry, link.detour_at)
 
-    def _plan(self, life: Life, outgoing: Outgoing) -> Plan:
+    def _plan(self, life: Life, outgoing: Outgoing, *, alone: bool = False) -> Plan:
         route = outgoing.route
         token = outgoing.token
         copy = type(token) is Copy
         destination = token.destination if type(token) is Copy else life.addresses.destination(route)
-        address, annotations = destination
+        address, annotations, _ = destination
         settled = not copy and route.kind in self._presettled
         if route.kind is RouteKind.REPLY and not life.profile.settles_answers:
             settled = False
-        link = self._link(None if life.profile.anonymous else address, settled)
+        link = self._link(_EVERYWHERE if life.profile.anonymous and not alone else destination, settled)
         plan = Plan(
             link,
             make_prefix(address if life.profile.anonymous else None, annotations),
@@ -339,12 +321,33 @@ class Sending:
 
     # Links
 
-    def _link(self, address: str | None, settled: bool) -> SendLink:
+    def _link(self, destination: Destination, settled: bool) -> SendLink:
+        address = destination.address or None
         found = self._links.get((address, settled))
         if found is None:
-            found = self._links[address, settled] = SendLink(address, settled, Backoff(source=self._random))
+            found = SendLink(address, destination.capabilities, settled, Backoff(source=self._random))
+            self._links[address, settled] = found
             self._attach(found)
         return found
+
+    def _stalled(self, link: SendLink) -> None:
+        """Something waits for credit: see that it does not wait for an address that it has nothing to do with."""
+        if link.address is None and link.granted and self._life is not None and self._life.profile.detours:
+            link.detour_at = self._clock() + _PATIENT
+
+    def _detour(self, life: Life, link: SendLink, now: float) -> None:
+        """Some address keeps credit from the link of all: from now on those of what waits have links of their own."""
+        link.detour_at = math.inf
+        if len(self._links) >= _MOST_LINKS:
+            return
+        waiting = []
+        while (outgoing := link.outbox.pop(now)) is not None:
+            waiting.append(outgoing)
+        link.detoured = True
+        for outgoing in waiting:
+            self._send(self._plan(life, outgoing, alone=True), outgoing)
+        self._tell_expired(link.outbox)
+        self._look_at_marks()
 
     def _attach(self, link: SendLink) -> None:
         life = self._life
@@ -352,8 +355,10 @@ class Sending:
             return
         self._attached += 1
         link.retry_at = math.inf
+        link.granted = False
         name = f"{self._name}/sender/{self._attached}"
-        link.link = life.engine.sender(name, link.address, life.profile.sender_outcomes, settled=link.settled)
+        outcomes = life.profile.sender_outcomes
+        link.link = life.engine.sender(name, link.address, outcomes, link.capabilities, settled=link.settled)
         self._by_link[link.link] = link
 
     def flowed(self, pointer: Pointer) -> None:
@@ -364,6 +369,13 @@ class Sending:
         link.credit = self._life.engine.credit(pointer)
         if link.credit > 0:
             link.backoff.reset()
+            link.granted = True
+            link.detour_at = math.inf
+            if link.detoured:
+                link.detoured = False
+                self._plans = {
+                    route: plan for route, plan in self._plans.items() if plan.link.address is None or plan.link.outbox
+                }
             # This is told for every message that is sent, too; most often nothing waits.
             if link.outbox:
                 self._drain(link)
@@ -379,8 +391,12 @@ class Sending:
             if plan is None or type(outgoing.token) is Copy:
                 if self._life is None:
                     return
-                plan = self._plan(self._life, outgoing)
+                plan = self._plan(self._life, outgoing, alone=link.address is not None)
             self._write(plan, outgoing)
+        if outbox:
+            # Its credit is used up.
+            self._stalled(link)
+            self.due = min(self.due, link.detour_at)
         self._tell_expired(outbox)
         self._look_at_marks()
 
@@ -459,7 +475,12 @@ class Sending:
                 self._look_at_marks()
             if now >= link.retry_at:
                 self._attach(link)
-        self.due = min((min(link.outbox.next_expiry, link.retry_at) for link in self._links.values()), default=math.inf)
+            if now >= link.detour_at and self._life is not None:
+                self._detour(self._life, link, now)
+        self.due = min(
+            (min(link.outbox.next_expiry, link.retry_at, link.detour_at) for link in self._links.values()),
+            default=math.inf,
+        )
 
     def _tell_expired(self, outbox: Outbox) -> None:
         for result in outbox.news():
