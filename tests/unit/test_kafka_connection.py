@@ -1,5 +1,5 @@
-"""kafka:// on a real broker, where the suite does not look: missing topics and brokers, forks, long handlers, the order
-of keys, and what a pool's topics hold.
+"""kafka:// on a real broker, where the suite does not look: missing topics and brokers, forks, long handlers, and what
+a pool's topics hold.
 """
 
 from __future__ import annotations
@@ -338,22 +338,6 @@ def test_large_notifications_are_held_by_their_size(kafka_broker: Any, topic: st
     assert sizes == [200_000] * 40
     assert max(in_hand) <= 6
     assert max(waiting) <= 12
-
-
-def test_keys_of_others_keep_their_order(kafka_broker: Any, topic: str) -> None:
-    """A message with a Kafka key, from whatever client, is in one lane with its like; its headers are read."""
-    audit = Audit(lambda event: threading.Event().wait(0.01 * (event.payload["n"] % 3)))
-    with messaging.open_transport(kafka_broker.url, partitions=3) as transport:
-        with notify.Listener(transport, [messaging.Target(topic=topic)], [audit], slots=8):
-            with notify.Notifier(transport, topics=[topic]).pipeline() as pipeline:
-                for number in range(30):
-                    pipeline.info({}, "event", {"n": number}, key=f"k{number % 2}", headers={"x": "1"})
-            until(lambda: len(audit.events) == 30, "30 notifications")
-            body = [event.payload["n"] for event in audit.events]
-    assert audit.events[0].headers["x"] == "1"
-    for key in (0, 1):
-        mine = [number for number in body if number % 2 == key]
-        assert mine == sorted(mine)
 
 
 def test_what_is_in_the_topics(kafka_broker: Any, topic: str) -> None:
