@@ -25,6 +25,8 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 Message = tuple[str, int]
 """Key and number; without a key where that is empty."""
 LAST = 19
+PARTITIONS = 2
+"""Partitions, where there are several."""
 
 
 def with_ours(transport: messaging.Transport, topic: str, sent: Iterable[Message]) -> None:
@@ -114,3 +116,65 @@ def test_a_key_keeps_its_order_beside_others(
     expected = [(key, number) for key in ("second", "first") for number in range(LAST + 1)]
     assert (done == expected) is (plant is None)
     assert set(headers) == {"1"}
+
+
+def test_without_keys_nothing_waits_for_what_is_before_it(kafka_broker: Any, topic: str) -> None:
+    """Of those in one partition the later ones are handled while the handler of the first one runs."""
+    done: list[int] = []
+
+    class Handler:
+        @notify.on("*")
+        def any(self, event: notify.Event[list[Any]]) -> None:
+            number = event.payload[1]
+            if number == 0:
+                until(lambda: len(done) == LAST, "the later ones")
+            done.append(number)
+
+    with messaging.open_transport(kafka_broker.url, partitions=1) as transport:
+        with notify.Listener(transport, [messaging.Target(topic=topic)], [Handler()], slots=8):
+            with_others(transport, topic, [("", number) for number in range(LAST + 1)])
+            until(lambda: len(done) == LAST + 1, "all of them", 40)
+    assert done[-1] == 0
+
+
+@pytest.mark.parametrize("slots", [1, 8])
+@pytest.mark.parametrize(("kind", "keys"), [("Listener", ("",)), ("BatchListener", ("", "a", "b"))])
+def test_one_slot_keeps_the_order_of_each_partition(
+    kafka_broker: Any, topic: str, kind: str, keys: tuple[str, ...], slots: int
+) -> None:
+    """With `slots=1` a BatchListener gets all of a partition in its order, whatever has a key, and a Listener all that
+    has none; with more, what comes later is handled beside it and sooner.
+    """
+    sent = [(keys[number % len(keys)], number) for number in range(LAST + 1)]
+    total = len(sent) * PARTITIONS
+    done: list[list[Any]] = []
+
+    def handle(payloads: list[Any]) -> None:
+        if payloads[0][1] == 0 and not done:
+            # Whatever could begin beside the first has come, or has ended.
+            until(lambda: done or (slots == 1 and listener.health()["in_hand"] == total), "the others")
+        done.extend(payloads)
+
+    class Batches:
+        @notify.on("*")
+        def all(self, events: list[notify.Event[Any]]) -> None:
+            handle([event.payload for event in events])
+
+    class Singles:
+        @notify.on("*")
+        def any(self, event: notify.Event[Any]) -> None:
+            handle([event.payload])
+
+    with messaging.open_transport(kafka_broker.url, partitions=PARTITIONS) as transport:
+        made = getattr(notify, kind)
+        options = {"batch_size": 3, "batch_timeout": 0.1} if kind == "BatchListener" else {}
+        endpoint = Batches() if kind == "BatchListener" else Singles()
+        listener = made(transport, [messaging.Target(topic=topic)], [endpoint], slots=slots, **options)
+        with listener:
+            with_others(transport, topic, sent, partitions=PARTITIONS)
+            until(lambda: len(done) == total, "all of them", 40)
+    in_order = all(
+        [number for _, number, of in done if of == partition] == list(range(LAST + 1))
+        for partition in range(PARTITIONS)
+    )
+    assert in_order is (slots == 1)
