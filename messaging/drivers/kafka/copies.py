@@ -1,17 +1,19 @@
 """Copies of notifications: to a pool's retry topic for another attempt, or to its dead letters.
 
 What a copy says is decided by pure functions; `Copier` writes them. An original is settled only when the broker has
-confirmed its copy, and until then nothing of it is lost. A copy is tried until the broker has it; what the broker
-refuses for good stays unsettled, and so comes again when the partition is read anew.
+confirmed its copy, and until then nothing of it is lost. A copy waits for room in the client library, and is tried
+until the broker has it; what the broker refuses for good stays unsettled, and so comes again when the partition is read
+anew.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
+from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
@@ -20,7 +22,7 @@ from messaging.drivers.kafka.clients import Troubles
 from messaging.drivers.kafka.headers import ATTEMPT, DUE, ORIGIN
 from messaging.drivers.kafka.reading import origin_of
 from messaging.drivers.kafka.reasons import code_of, of_message
-from messaging.errors import TransportError
+from messaging.errors import TooLarge, TransportError
 from messaging.message import DEAD_ATTEMPT, DEAD_REASON, Delivery
 
 __all__ = ["Copier", "again_headers", "dead_headers", "retry_headers"]
@@ -50,13 +52,24 @@ def again_headers(delivery: Delivery) -> dict[str, Any]:
     return {**delivery.headers, ORIGIN: origin_of(delivery)}
 
 
+class _Copy(NamedTuple):
+    """One to write."""
+
+    delivery: Delivery
+    topic: str
+    told: dict[str, Any]
+    done: Done
+
+
 class Copier:
     """The producer of copies, made when the first one is due. Owner only."""
 
     def __init__(self, conf: Callable[[], dict[str, Any]]) -> None:
         self._conf = conf
         self._producer: Producer | None = None
-        self._writing: dict[int, tuple[Delivery, str, dict[str, Any], Done]] = {}
+        self._writing: dict[int, _Copy] = {}
+        self._waiting: deque[int] = deque()
+        """Those of them for which the library has no room yet."""
         self._number = itertools.count()
         self.troubles = Troubles()
         self.failed = 0
@@ -68,47 +81,67 @@ class Copier:
 
     def copy(self, delivery: Delivery, topic: str, told: dict[str, Any], done: Done) -> None:
         """Write a copy; `done(delivery, error)` is called from `poll`."""
-        if self._producer is None:
-            self._producer = clients.make_producer(self._conf(), self.troubles)
+        self._begin(_Copy(delivery, topic, told, done))
+
+    def _begin(self, copy: _Copy) -> None:
         number = next(self._number)
-        self._writing[number] = (delivery, topic, told, done)
+        self._writing[number] = copy
+        if self._waiting or not self._write(number):
+            self._waiting.append(number)
+
+    def _write(self, number: int) -> bool:
+        """Give one to the library; False when it has no room."""
+        producer = self._producer
+        if producer is None:
+            producer = self._producer = clients.make_producer(self._conf(), self.troubles)
+        delivery, topic, told, _ = self._writing[number]
         try:
-            self._producer.produce(
+            producer.produce(
                 topic,
                 delivery.body,
                 delivery.tag.key,
                 headers=headers.encode(told),
                 on_delivery=partial(self._reported, number),
             )
-        except (BufferError, KafkaException) as error:
-            reason = code_of(error)
-            if reason is not None and reason.code() == KafkaError._FATAL:
-                # Another producer writes it.
-                return
-            del self._writing[number]
-            self._failed(
-                delivery, topic, done, TransportError(str(error)) if reason is None else of_message(reason, topic)
+        except BufferError:
+            if len(producer):
+                return False
+            # More room than this there will never be.
+            self._refuse(
+                self._writing.pop(number),
+                TooLarge(f"the copy of {len(delivery.body)} bytes is larger than option buffer allows"),
             )
+        except KafkaException as error:
+            reason = code_of(error)
+            if reason is None or reason.code() != KafkaError._FATAL:
+                self._refuse(
+                    self._writing.pop(number),
+                    TransportError(str(error)) if reason is None else of_message(reason, topic),
+                )
+            # Else another producer writes it.
+        return True
 
     def _reported(self, number: int, error: KafkaError | None, _: Any) -> None:
         if error is not None and self.troubles.fatal:
             # Another producer writes it.
             return
-        delivery, topic, _, done = self._writing.pop(number)
+        copy = self._writing.pop(number)
         if error is None:
-            done(delivery, None)
+            copy.done(copy.delivery, None)
         else:
-            self._failed(delivery, topic, done, of_message(error, topic))
+            self._refuse(copy, of_message(error, copy.topic))
 
-    def _failed(self, delivery: Delivery, topic: str, done: Done, failure: TransportError) -> None:
+    def _refuse(self, copy: _Copy, failure: TransportError) -> None:
         self.failed += 1
-        _log.error("a notification could not be copied to %s, so it stays where it is: %s", topic, failure)
-        done(delivery, failure)
+        _log.error("a notification could not be copied to %s, so it stays where it is: %s", copy.topic, failure)
+        copy.done(copy.delivery, failure)
 
     def poll(self) -> None:
-        """Take the broker's answers."""
+        """Take the broker's answers, and write what has found no room before."""
         if self._producer is not None:
             self._producer.poll(0)
+            while self._waiting and self._write(self._waiting[0]):
+                self._waiting.popleft()
 
     def renew(self, user: tuple[str, str] | None) -> None:
         """Log in with something else at the next connect."""
@@ -120,8 +153,9 @@ class Copier:
         holder = self.take()
         self.troubles = Troubles()
         writing, self._writing = self._writing, {}
+        self._waiting.clear()
         for copy in writing.values():
-            self.copy(*copy)
+            self._begin(copy)
         return holder
 
     def take(self) -> list[Any]:
