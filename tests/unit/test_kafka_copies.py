@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 
 import messaging
 from messaging import notify
@@ -86,3 +88,46 @@ def test_a_copy_larger_than_the_buffer_holds_up_no_other(kafka_broker: Any, topi
             send(kafka_broker, topic, [5_000, 100, 100])
             until(lambda: handler.again == {1, 2}, "the small ones")
             assert transport.stats()["driver.copies_failed"] > 0
+
+
+def forgets_what_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy that was refused is not tried again."""
+    monkeypatch.setattr(Copier, "_try_again", lambda self: None)
+
+
+@pytest.mark.parametrize("plant", [None, forgets_what_was_refused])
+def test_what_is_refused_for_long_is_written_later(
+    kafka_broker: Any, topic: str, plant: Plant | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The retry topic takes no copy until the listener's window is full of what has failed; when it takes them again,
+    all of that comes again, and so does what was not read meanwhile.
+    """
+    if plant is not None:
+        plant(monkeypatch)
+    handler = FailsOnce()
+    with messaging.open_transport(kafka_broker.url, window_bytes=20_000, partitions=1) as transport:
+        listener = notify.Listener(transport, [messaging.Target(topic=topic)], [handler], backoff=0.1)
+        with listener:
+            limit(kafka_broker, f"messaging.{topic}..default.retry", 100)
+            send(kafka_broker, topic, [2_000] * NUMBER)
+            until(lambda: transport.stats()["driver.copies_failed"] >= 5, "copies are refused")
+            received = until(lambda: full(transport), "the window is full")
+            assert received < NUMBER
+            limit(kafka_broker, f"messaging.{topic}..default.retry", 1_000_000)
+            recovered = came_true(lambda: handler.again == set(range(NUMBER)), 40.0 if plant is None else 4.0)
+    assert recovered is (plant is None)
+
+
+def full(transport: messaging.Transport) -> int:
+    """How many a listener has received, once all of it has failed and no more comes for half a second."""
+    before = transport.stats()["listener.received"]
+    more = came_true(lambda: transport.stats()["listener.received"] > before, 0.5)
+    return 0 if more else before
+
+
+def limit(kafka_broker: Any, topic: str, size: int) -> None:
+    """Have a topic take no batch that is larger."""
+    admin = AdminClient({"bootstrap.servers": kafka_broker.url.split("/")[2]})
+    entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
+    admin.incremental_alter_configs([resource])[resource].result(10)

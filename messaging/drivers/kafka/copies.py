@@ -2,14 +2,16 @@
 
 What a copy says is decided by pure functions; `Copier` writes them. An original is settled only when the broker has
 confirmed its copy, and until then nothing of it is lost. A copy waits for room in the client library, and is tried
-until the broker has it; what the broker refuses for good stays unsettled, and so comes again when the partition is read
-anew.
+until the broker has it. What the broker refuses is tried again after a pause, for as long as the original is ours: the
+topic may be made anew or take more, a right be given back. Else its place in the window would be gone for good, and
+with enough of them a listener would hear nothing any more.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +19,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from messaging.backoff import Backoff
 from messaging.drivers.kafka import clients, headers
 from messaging.drivers.kafka.clients import Troubles
 from messaging.drivers.kafka.headers import ATTEMPT, DUE, ORIGIN
@@ -59,17 +62,24 @@ class _Copy(NamedTuple):
     topic: str
     told: dict[str, Any]
     done: Done
+    refused: bool = False
+    """Whether it was before."""
 
 
 class Copier:
     """The producer of copies, made when the first one is due. Owner only."""
 
-    def __init__(self, conf: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, conf: Callable[[], dict[str, Any]], clock: Callable[[], float]) -> None:
         self._conf = conf
+        self._clock = clock
         self._producer: Producer | None = None
         self._writing: dict[int, _Copy] = {}
         self._waiting: deque[int] = deque()
         """Those of them for which the library has no room yet."""
+        self.refused: list[_Copy] = []
+        """To be tried again."""
+        self._again_at = math.inf
+        self._backoff = Backoff(initial=1.0, maximum=30.0)
         self._number = itertools.count()
         self.troubles = Troubles()
         self.failed = 0
@@ -80,7 +90,7 @@ class Copier:
         return len(self._writing)
 
     def copy(self, delivery: Delivery, topic: str, told: dict[str, Any], done: Done) -> None:
-        """Write a copy; `done(delivery, error)` is called from `poll`."""
+        """Write a copy; `done(delivery, error)` is called from `poll`; after an error, perhaps again."""
         self._begin(_Copy(delivery, topic, told, done))
 
     def _begin(self, copy: _Copy) -> None:
@@ -94,7 +104,7 @@ class Copier:
         producer = self._producer
         if producer is None:
             producer = self._producer = clients.make_producer(self._conf(), self.troubles)
-        delivery, topic, told, _ = self._writing[number]
+        delivery, topic, told, *_ = self._writing[number]
         try:
             producer.produce(
                 topic,
@@ -127,14 +137,31 @@ class Copier:
             return
         copy = self._writing.pop(number)
         if error is None:
+            if not self._writing and not self.refused:
+                self._backoff.reset()
             copy.done(copy.delivery, None)
         else:
             self._refuse(copy, of_message(error, copy.topic))
 
     def _refuse(self, copy: _Copy, failure: TransportError) -> None:
         self.failed += 1
-        _log.error("a notification could not be copied to %s, so it stays where it is: %s", copy.topic, failure)
+        if not copy.refused:
+            _log.error(
+                "a notification could not be copied to %s, so it stays where it is; it is tried again: %s",
+                copy.topic,
+                failure,
+            )
+        if not self.refused:
+            self._again_at = self._clock() + self._backoff.next()
+        self.refused.append(copy._replace(refused=True))
         copy.done(copy.delivery, failure)
+
+    def _try_again(self) -> None:
+        refused, self.refused = self.refused, []
+        for copy in refused:
+            # What has gone with its partition comes again to whoever reads that now.
+            if not copy.delivery.stale:
+                self._begin(copy)
 
     def poll(self) -> None:
         """Take the broker's answers, and write what has found no room before."""
@@ -142,6 +169,8 @@ class Copier:
             self._producer.poll(0)
             while self._waiting and self._write(self._waiting[0]):
                 self._waiting.popleft()
+        if self.refused and self._clock() >= self._again_at:
+            self._try_again()
 
     def renew(self, user: tuple[str, str] | None) -> None:
         """Log in with something else at the next connect."""

@@ -50,7 +50,7 @@ class ListenerConnection:
         self._posted: deque[Callable[[], None]] = deque()
         self._contact = Contact(settings, services, self._post, self._connected, self._checks)
         self._user: configuration.Login = None
-        self._copier = Copier(lambda: configuration.copier(settings, self._user, self.client_id))
+        self._copier = Copier(lambda: configuration.copier(settings, self._user, self.client_id), services.clock)
         self._groups: dict[str, Subscription] = {}
         self._leaving: list[Subscription] = []
         """Unsubscribed, or replaced; their consumers are not closed yet."""

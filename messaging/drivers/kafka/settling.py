@@ -110,7 +110,8 @@ class Settling:
             if len(partition.outstanding) > len(partition.returned):
                 return False
         holes = [delivery for partition in self._assignment for delivery in partition.holes()]
-        if self._copier.failed:
+        if self._copier.refused:
+            # Others would be too: all of that comes again.
             return True
         for delivery in holes:
             told = (
