@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -174,6 +174,43 @@ def test_a_commit_that_fails_is_said_again() -> None:
     assert some.pending_commit() == (2, "handed-out:3")
     some.written()
     assert [delivery.tag.offset for delivery in some.acknowledged()] == [1]
+
+
+class _Consumer:
+    """Writes down what is committed."""
+
+    def __init__(self) -> None:
+        self.commits: list[list[TopicPartition]] = []
+
+    def commit(self, offsets: list[TopicPartition], asynchronous: bool) -> None:
+        self.commits.append(offsets)
+
+
+def test_the_answer_to_a_commit_at_a_rebalance_is_no_other_commits() -> None:
+    """It comes while the next one is under way, tells nothing of that, and a refusal of that one is not overlooked."""
+    gone, stays = partition(1, 2), partition(5, 6)
+    stays.number = 1
+    assignment = Assignment()
+    assignment.add(gone)
+    assignment.add(stays)
+    commits = Commits("g", assignment, 1.0, lambda: 0.0)
+    consumer: Any = _Consumer()
+    settle(gone, 1)
+    commits.at_revoke(consumer, assignment.take([("t", 0)]))
+    commits.told.clear()
+    settle(stays, 5)
+    commits.soon()
+    commits.write(consumer, 1.0)
+    at_rebalance, usual = consumer.commits
+    commits.answered(None, at_rebalance)
+    assert commits.told == []
+    commits.answered(KafkaError(KafkaError.REBALANCE_IN_PROGRESS), usual)
+    assert commits.told == []
+    commits.write(consumer, commits.due)
+    commits.answered(None, consumer.commits[2])
+    ((told, error),) = commits.told
+    assert [delivery.tag.offset for delivery in told] == [5]
+    assert error is None
 
 
 def test_only_holes_need_copies() -> None:

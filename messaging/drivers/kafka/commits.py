@@ -2,7 +2,8 @@
 
 One commit at a time is under way, at most every `interval` seconds, and only while something has changed. What the
 commit covers is told when the broker has answered. One that fails is repeated with whatever has come since; one that
-comes too late, because the partition has gone, costs nothing but repeats.
+comes too late, because the partition has gone, costs nothing but repeats. Commits at a rebalance go beside it, and the
+library tells all answers to one function, so each is known by its positions.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Commits:
         self._assignment = assignment
         self._interval = interval
         self._clock = clock
-        self._under_way: list[Partition] | None = None
+        self._under_way: dict[tuple[str, int, int], Partition] = {}
+        """What the commit that awaits its answer says: topic, number and position of each partition."""
         self._sent = 0.0
         self.due = math.inf
         self.told: list[tuple[Sequence[Delivery], Exception | None]] = []
@@ -48,11 +50,11 @@ class Commits:
         """Send a commit, if one is due."""
         if now < self.due:
             return
-        if self._under_way is not None:
+        if self._under_way:
             if now < self._sent + _PATIENCE:
                 self.due = now + self._interval
                 return
-            self._repeat(self._under_way)
+            self._repeat(self._under_way.values())
         self.due = math.inf
         pending = _pending(self._assignment)
         if not pending:
@@ -63,17 +65,20 @@ class Commits:
             _log.info("group %s: a commit could not be sent and is repeated: %s", self._group, error)
             self.due = now + _PAUSE
             return
-        self._under_way = [partition for partition, _ in pending]
+        self._under_way = {_said(place): partition for partition, place in pending}
         self._sent = now
-        for partition in self._under_way:
+        for partition in self._under_way.values():
             partition.written()
 
     def answered(self, error: KafkaError | None, places: Sequence[TopicPartition]) -> None:
         """Take the library's answer to a commit; it is called while the consumer is polled."""
-        partitions, self._under_way = self._under_way, None
-        failed = {(each.topic, each.partition) for each in places if each.error is not None}
-        for partition in partitions or ():
-            if error is None and (partition.topic, partition.number) not in failed:
+        if places and {_said(each) for each in places} != self._under_way.keys():
+            # That of a commit at a rebalance, which was told already, or of one whose answer counts as lost.
+            return
+        partitions, self._under_way = self._under_way, {}
+        failed = {_said(each) for each in places if each.error is not None}
+        for place, partition in partitions.items():
+            if error is None and place not in failed:
                 self.tell(partition.acknowledged())
             else:
                 partition.refused()
@@ -112,9 +117,13 @@ class Commits:
         if deliveries:
             self.told.append((deliveries, error))
 
-    def _repeat(self, partitions: Sequence[Partition]) -> None:
+    def _repeat(self, partitions: Iterable[Partition]) -> None:
         for partition in partitions:
             partition.refused()
+
+
+def _said(place: TopicPartition) -> tuple[str, int, int]:
+    return place.topic, place.partition, place.offset
 
 
 def _pending(partitions: Iterable[Partition]) -> list[tuple[Partition, TopicPartition]]:
