@@ -72,14 +72,16 @@ def test_rpc_has_no_names() -> None:
 
 
 def test_the_predecessors_names() -> None:
-    """A topic for each level, which is made above; one group and one retry topic for all, and no dead letters."""
+    """A topic for each level, which is made above; one group for all, a retry topic for each, and no dead letters."""
     names = OsloNames("vhost", "oslo_messaging_consumer", listeners_too=False)
     info = pool_of("openstack", "notifications.info", "default")
     assert names.sending(Route.pools("openstack", "notifications.info")) == "notifications.info.vhost"
     assert names.receiving(info) == "notifications.info"
     assert names.group(info) == "oslo_messaging_consumer"
     assert names.group(info._replace(pool="billing")) == "billing"
-    assert names.retry(info) == names.retry(info._replace(topic="notifications.error"))
+    assert names.retry(info) == "notifications.info..oslo_messaging_consumer.retry"
+    assert names.retry(info._replace(pool="billing")) == "notifications.info..billing.retry"
+    assert OsloNames("vhost", "g", listeners_too=True).retry(info) == "notifications.info.vhost..g.retry"
     with pytest.raises(InvalidTarget, match="keeps no dead letters"):
         names.receiving(info._replace(kind=SourceKind.DEAD, topic="notifications"))
 
@@ -155,7 +157,7 @@ def test_what_is_settled_is_kept_for_who_waits_alone(awaited: bool) -> None:
     assignment.add(some)
     copier: Any = None
     commits = Commits("g", assignment, 1.0, lambda: 0.0)
-    settling = Settling(assignment, commits, copier, "retry", "dead", lambda: awaited)
+    settling = Settling(assignment, commits, copier, {"t": "retry"}, "dead", lambda: awaited)
     done = [some.outstanding[5], some.outstanding[6]]
     settling.settle(done, Outcome.ACCEPT, 0.0, "")
     kept = done if awaited else []

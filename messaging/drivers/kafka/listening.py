@@ -169,7 +169,6 @@ class ListenerConnection:
         if subscription is None:
             subscription = self._groups[group] = Subscription(
                 group,
-                retry=retry,
                 dead=dead,
                 clock=self._clock,
                 copier=self._copier,
@@ -183,6 +182,8 @@ class ListenerConnection:
                 awaits_settled=self._events.awaits_settled,
             )
         subscription.sources[topic] = source
+        if retry is not None:
+            subscription.retries[topic] = retry
         subscription.windows[source] = window
         self.wake()
 
@@ -200,11 +201,12 @@ class ListenerConnection:
         if joins:
             conf["on_commit"] = subscription.commits.answered
         # Who reads dead letters reads all of them.
-        from_beginning = settings.start == "beginning" or subscription.retry is None
+        from_beginning = settings.start == "beginning" or not subscription.retries
+        retries = [subscription.retries[topic] for topic in topics if topic in subscription.retries]
         dead = subscription.dead if self._names.keeps_dead else None
 
         def work() -> Prepared:
-            found = prepare(settings, conf, user, topics, subscription.retry, dead, from_beginning=from_beginning)
+            found = prepare(settings, conf, user, topics, retries, dead, from_beginning=from_beginning)
             if not joins:
                 clients.dispose([found.consumer])
             return found

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from confluent_kafka import (
@@ -58,13 +58,12 @@ _HAS_MEMBERS = {
 
 
 class Prepared(NamedTuple):
-    """A consumer that may join: `topics` to subscribe to, the retry topic last where there is one; `starts`: where it
-    begins in partitions that have no position and could not be given one.
+    """A consumer that may join; `starts`: where it begins in partitions that have no position and could not be given
+    one.
     """
 
     consumer: Consumer
     troubles: Troubles
-    topics: Sequence[str]
     starts: Mapping[Place, int]
 
 
@@ -82,11 +81,11 @@ def find_topics(
     *,
     create: bool,
     listens: bool,
-    retry: str | None = None,
+    retries: Collection[str] = (),
 ) -> dict[str, int]:
     """Return how many partitions each topic has, after creating those that are missing, if that is allowed.
 
-    `retry`, the retry topic among them, gets one partition: those who assign partitions share out their number,
+    `retries`, the retry topics among them, get one partition: those who assign partitions share out their number,
     whatever topic they are of, so that with as many for retries one listener could get all of these, and no others.
 
     Raises NoRoute for one that does not exist, ConnectFailed, AuthFailed, Rejected.
@@ -97,7 +96,7 @@ def find_topics(
     if missing and not create:
         raise missing_topic(missing[0], listens)
     if missing:
-        _create(conf, settings, missing, retry)
+        _create(conf, settings, missing, retries)
         # Whoever asks another broker than the one that has created it may be told that it is not there yet.
         for _ in range(_ROUNDS):
             found |= _describe(conf, missing, settings.connect_timeout)
@@ -123,12 +122,12 @@ def _describe(conf: dict[str, Any], topics: Sequence[str], timeout: float) -> di
     return found
 
 
-def _create(conf: dict[str, Any], settings: KafkaSettings, topics: Sequence[str], retry: str | None) -> None:
+def _create(conf: dict[str, Any], settings: KafkaSettings, topics: Sequence[str], retries: Collection[str]) -> None:
     partitions = -1 if settings.partitions is None else settings.partitions
     wanted = [
         NewTopic(
             topic,
-            num_partitions=1 if topic == retry else partitions,
+            num_partitions=1 if topic in retries else partitions,
             replication_factor=-1 if settings.replication is None else settings.replication,
         )
         for topic in topics
@@ -166,23 +165,23 @@ def prepare(
     conf: dict[str, Any],
     user: configuration.Login,
     topics: Sequence[str],
-    retry: str | None,
+    retries: Sequence[str],
     dead: str | None,
     *,
     from_beginning: bool,
 ) -> Prepared:
     """Make a consumer whose group has positions; see above. Raises what `find_topics` does."""
     # Of dead letters the topic is both.
-    wanted = list(dict.fromkeys([*topics, *(name for name in (retry, dead) if name is not None)]))
+    wanted = list(dict.fromkeys([*topics, *retries, *([dead] if dead is not None else [])]))
     create = settings.create_topics != "no"
-    counts = find_topics(settings, user, wanted, create=create, listens=True, retry=retry)
+    counts = find_topics(settings, user, wanted, create=create, listens=True, retries=retries)
     troubles = Troubles()
     consumer = clients.make_consumer(conf, troubles)
     starts: dict[Place, int] = {}
     try:
         for topic in topics:
             starts |= _set_positions(consumer, topic, counts[topic], from_beginning, settings.connect_timeout)
-        if retry is not None:
+        for retry in retries:
             _set_positions(consumer, retry, counts[retry], True, settings.connect_timeout)
     except KafkaException as error:
         clients.dispose([consumer])
@@ -193,7 +192,7 @@ def prepare(
         if failure is None:
             failure = of_connection(reason) if reason is not None else ConnectFailed(str(error))
         raise failure from error
-    return Prepared(consumer, troubles, [*topics, *([retry] if retry is not None else [])], starts)
+    return Prepared(consumer, troubles, starts)
 
 
 def _refused_group(settings: KafkaSettings, user: configuration.Login, group: str) -> Rejected | None:

@@ -8,7 +8,7 @@ after it is done already, since otherwise all of that would come again with it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from messaging.drivers.kafka.commits import Commits
 from messaging.drivers.kafka.copies import Copier, again_headers, dead_headers, retry_headers
@@ -21,7 +21,7 @@ __all__ = ["Settling"]
 class Settling:
     """The settlements of one consumer. Owner only.
 
-    `retry`: the topic of notifications that come later; None where there is none (dead letters are read). `dead`: that
+    `retries`: for each topic the one of notifications that come later; empty where dead letters are read. `dead`: that
     of dead letters. `awaited` tells whether anybody waits to hear of settlements.
     """
 
@@ -30,14 +30,14 @@ class Settling:
         assignment: Assignment,
         commits: Commits,
         copier: Copier,
-        retry: str | None,
+        retries: Mapping[str, str],
         dead: str,
         awaited: Callable[[], bool],
     ) -> None:
         self._assignment = assignment
         self._commits = commits
         self._copier = copier
-        self._retry = retry
+        self._retries = retries
         self._dead = dead
         self._awaited = awaited
         self.draining = False
@@ -55,16 +55,21 @@ class Settling:
                     self.stale += 1
                 elif outcome is Outcome.REJECT:
                     self._reject(delivery, reason)
-                elif self._retry is None or (self.draining and delay <= 0.0):
+                elif not self._retries or (self.draining and delay <= 0.0):
                     self.give_back(delivery)
                     self._commits.tell([delivery])
                 else:
                     told = retry_headers(delivery, delivery.attempt + 1, time.time() + delay)
-                    self._copier.copy(delivery, self._retry, told, self._copied)
+                    self._copier.copy(delivery, self._retry_of(delivery), told, self._copied)
         self._commits.soon()
 
+    def _retry_of(self, delivery: Delivery) -> str:
+        # What came from a retry topic goes back to that.
+        topic = delivery.tag.partition.topic
+        return self._retries.get(topic, topic)
+
     def _reject(self, delivery: Delivery, reason: str) -> None:
-        if self._retry is None:
+        if not self._retries:
             # A dead letter has no place to go to.
             self._done((delivery,))
         else:
@@ -114,10 +119,9 @@ class Settling:
             # Others would be too: all of that comes again.
             return True
         for delivery in holes:
-            told = (
-                again_headers(delivery)
-                if self._retry is None
-                else retry_headers(delivery, delivery.attempt, time.time())
-            )
-            self._copier.copy(delivery, self._retry or self._dead, told, self._copied)
+            if self._retries:
+                told = retry_headers(delivery, delivery.attempt, time.time())
+                self._copier.copy(delivery, self._retry_of(delivery), told, self._copied)
+            else:
+                self._copier.copy(delivery, self._dead, again_headers(delivery), self._copied)
         return not holes

@@ -82,7 +82,6 @@ class Subscription:
         self,
         group: str,
         *,
-        retry: str | None,
         dead: str,
         clock: Callable[[], float],
         copier: Copier,
@@ -96,10 +95,11 @@ class Subscription:
         awaits_settled: Callable[[], bool],
     ) -> None:
         self.group = group
-        self.retry = retry
         self.dead = dead
         self.sources: dict[str, Source] = {}
         """By topic."""
+        self.retries: dict[str, str] = {}
+        """The retry topic of each; those of sources that were removed stay, for what is in hand."""
         self.windows: dict[Source, int] = {}
         self.life = Life.PREPARING
         self.prepared: set[str] = set()
@@ -125,7 +125,7 @@ class Subscription:
         self._next_generation = next_generation
         self._assignment = Assignment()
         self.commits = Commits(group, self._assignment, commit_interval, clock)
-        self.settling = Settling(self._assignment, self.commits, copier, retry, dead, awaits_settled)
+        self.settling = Settling(self._assignment, self.commits, copier, self.retries, dead, awaits_settled)
         self._consumer: Consumer | None = None
         self._asking = 0
         """How many questions for the notes of commits are under way."""
@@ -172,7 +172,7 @@ class Subscription:
             topics = [topic for topic in self.sources if topic in self.prepared]
             self._joined_at = self._clock()
             self._consumer.subscribe(
-                [*topics, *([self.retry] if self.retry is not None else [])],
+                [*topics, *(self.retries[topic] for topic in topics if topic in self.retries)],
                 on_assign=self._assigned,
                 on_revoke=self._revoked,
                 on_lost=self._were_lost,
@@ -313,7 +313,7 @@ class Subscription:
 
     @property
     def partitions(self) -> int:
-        """How many it is assigned now, those of its retry topic among them."""
+        """How many it is assigned now, those of retry topics among them."""
         return len(self._assignment)
 
     @property

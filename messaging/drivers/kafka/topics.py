@@ -11,7 +11,8 @@ written so too, as is one that follows another dot or stands at an end of a topi
 and two dots begin a pool.
 
 With `wire=oslo` the topics are those of oslo.messaging, one for each level: `notifications.info`; the exchange is not
-in them, and the pool is the group.
+in them, and the pool is the group. Members of one group may listen to different ones, and get messages of these alone;
+so each has a retry topic of its own in each group: `notifications.info..billing.retry`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ _LONGEST = 249
 """Characters of a topic's name; Kafka's limit."""
 _FOREIGN = re.compile(r"_(?=x)|[^A-Za-z0-9._-]|(?<=\.)\.|^\.|\.$")
 _FOREIGN_OR_DOT = re.compile(r"_(?=x)|[^A-Za-z0-9_-]")
-_LEVELS = ("audit", "debug", "info", "warn", "error", "critical", "sample")
 _Address = TypeVar("_Address", Route, Source)
 DEFAULT_POOL = "default"
 """That of listeners which name none."""
@@ -110,10 +110,12 @@ class OsloNames(NativeNames):
         """See NativeNames."""
         return self._group if source.pool == DEFAULT_POOL else source.pool
 
+    def retry(self, source: Source) -> str:
+        """See NativeNames. Named by the group, since listeners without a pool may be in any (option oslo_group)."""
+        return _checked(f"{self.receiving(source)}..{quoted(self.group(source), dots=False)}.retry")
+
     def _topic(self, exchange: str, topic: str) -> str:
-        # One retry topic for all levels.
-        base, _, level = topic.rpartition(".")
-        return base if level in _LEVELS and base else topic
+        return topic
 
 
 def _notifications(address: _Address) -> _Address:
