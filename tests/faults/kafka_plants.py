@@ -42,6 +42,22 @@ def stays_expelled() -> None:
     Subscription._assigned = forgetful  # type: ignore[method-assign]
 
 
+def takes_waiting_for_done() -> None:
+    """What was read from a retry topic counts as done while it waits in memory for its time."""
+    from messaging.drivers.kafka.delayed import Delayed
+    from messaging.message import Delivery
+
+    add = Delayed.add
+
+    def careless(self: Delayed, delivery: Delivery, due: float) -> None:
+        add(self, delivery, due)
+        partition, offset = delivery.tag.partition, delivery.tag.offset
+        del partition.outstanding[offset]
+        partition.owner._commits.soon()
+
+    Delayed.add = careless  # type: ignore[method-assign]
+
+
 KAFKA_PLANTS: dict[str, Callable[[], None]] = {
-    function.__name__: function for function in (confirms_what_is_buffered, stays_expelled)
+    function.__name__: function for function in (confirms_what_is_buffered, stays_expelled, takes_waiting_for_done)
 }

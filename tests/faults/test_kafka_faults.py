@@ -114,6 +114,59 @@ def test_members_that_come_and_go_lose_nothing(tmp_path: Path, broker: Kafka) ->
     assert histories["settles_on_receipt"].lost("notify", ["a"]) != []
 
 
+def waiting(fleet: Fleet, least: int) -> str | None:
+    """The member in whose memory at least so many wait for another attempt."""
+    for name, worker in fleet.receivers.items():
+        if worker.ask("stats")["driver.waiting_for_retry"] >= least:
+            return name
+    return None
+
+
+def test_a_member_killed_while_attempts_wait(tmp_path: Path, broker: Kafka) -> None:
+    """Every notification fails at first, and twice the member that keeps what waits for another attempt is killed: each
+    one is handled by those who are left. Planted: what waits in memory counts as done.
+    """
+    fails: dict[str, Any] = {
+        "serves": False,
+        "fails_first": True,
+        "listener_options": {"slots": 8, "backoff": 15.0},
+    }
+    with fleets(tmp_path, broker, "takes_waiting_for_done") as made:
+        start(made, "a.0", "a.1", rate=0, **fails)
+        for round_ in range(2):
+            for fleet in made.values():
+                assert fleet.load.ask("burst", 60, number=200, first=200 * round_) == 200
+            victims = [
+                until(partial(waiting, fleet, 100), "a hundred wait in one member", 40, every=0.05)
+                for fleet in made.values()
+            ]
+            careless = made["takes_waiting_for_done"]
+            retry = f"messaging.{careless.topic}-events..a.retry"
+            until(lambda: committed(broker, careless, retry) > 0, "the bug is had", every=0.05)  # noqa: B023
+            for fleet, victim in zip(made.values(), victims, strict=True):
+                fleet.receivers.pop(victim).kill()
+                fleet.receiver(f"a.{round_ + 2}", pool="a", **fails)
+            for fleet in made.values():
+                fleet.receivers[f"a.{round_ + 2}"].expect("ready", 40)
+        # Longer than anything may wait, with the bug too.
+        histories = {name: fleet.drained(["a"], 40.0 if name == "sound" else 20.0) for name, fleet in made.items()}
+    assert histories["sound"].lost("notify", ["a"]) == []
+    assert histories["sound"].failed() == []
+    assert histories["takes_waiting_for_done"].lost("notify", ["a"]) != []
+
+
+def committed(broker: Kafka, fleet: Fleet, topic: str) -> int:
+    """How far pool "a" of a fleet is done with the first partition of a topic."""
+    consumer = Consumer(
+        {"bootstrap.servers": broker.bootstrap, "group.id": f"a@messaging.{fleet.topic}-events", "log_level": 0}
+    )
+    try:
+        (found,) = consumer.committed([TopicPartition(topic, 0)], timeout=10)
+    finally:
+        consumer.close()
+    return int(found.offset)
+
+
 def test_a_broker_that_is_killed_and_comes_back(tmp_path: Path, broker: Kafka) -> None:
     """SIGKILL under load: all listeners go on when it is back, and what was confirmed before, during and after has
     reached both pools. Planted: a connection that comes back and hands over nothing more.

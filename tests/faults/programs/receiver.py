@@ -38,9 +38,11 @@ class Handlers:
 
     @notify.on("*")
     def heard(self, event: notify.Event[Any]) -> None:
-        """Take some time and have an effect."""
+        """Take some time and have an effect; at the first attempt fail, where that is asked for."""
         if seconds:
             threading.Event().wait(seconds)
+        if event.attempt == 1 and options.get("fails_first"):
+            raise notify.Retry("not at the first attempt")
         recorder.write("effect", "notify", event.payload["id"], REDELIVERED if event.redelivered else None)
 
 
