@@ -110,6 +110,10 @@ class Troubles:
             self._unconnected = True
         self.news.append(error)
 
+    def suspect(self) -> None:
+        """A message got no answer for as long as the library waits: perhaps nobody is there. Any thread."""
+        self._unconnected = True
+
     def outage(self) -> ConnectFailed | None:
         """Take the news: why no broker is connected, or None where that was not said."""
         found: ConnectFailed | None = None
@@ -124,7 +128,7 @@ class Troubles:
         return found
 
     def doubt(self) -> bool:
-        """Take the news that some broker could not be connected, if there are any."""
+        """Take the news that some broker could not be connected, or did not answer, if there are any."""
         found, self._unconnected = self._unconnected, False
         return found
 

@@ -193,7 +193,11 @@ class NotifierConnection:
             # It was deleted; the next message looks again.
             self._known.discard(topic)
         self._refused.add()
-        self._reports.last = self._clock()
+        if error.code() == KafkaError._MSG_TIMED_OUT:
+            # No word of a broker's.
+            self._troubles.suspect()
+        else:
+            self._reports.last = self._clock()
         self._answers.append(SentResult(outgoing, outgoing.stage, refusal))
 
     def _tell(self, result: SentResult) -> None:
