@@ -262,6 +262,8 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
     """The driver's own handle; nobody else reads it."""
     received: float = 0.0
     """When it arrived, on the connection's clock; stamped by the reactor."""
+    lane: str = ""
+    """Notifications of one lane are handled one after the other, in their order; empty: their keys decide."""
 
 
 def by_source(deliveries: Sequence[Delivery]) -> list[Sequence[Delivery]]:

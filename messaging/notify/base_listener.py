@@ -269,7 +269,7 @@ class BaseListener(ServiceCore):
                 self._count["requeued"]()
                 refused.append(delivery)
             else:
-                key = headers.get(KEY_HEADER)
+                key = delivery.lane or headers.get(KEY_HEADER)
                 taken.append(InHand(delivery, delivery.attempt, key if type(key) is str else None))
         if passed:
             self._reactor.settle(passed, Outcome.ACCEPT)

@@ -2,9 +2,9 @@
 time, and nothing runs around them.
 
 Nearly all do, so `run` is one loop, written out: it takes 1.5 us for each, and took 2.6 with a function for each step
-and an entry for each in the tables from its receipt on. What comes for the first time and has no key needs nothing but
-to be handled: until then it waits as it came, and while its handlers run, its worker's turn is where it is noted.
-Whatever does not go well is left to Endings.
+and an entry for each in the tables from its receipt on. What comes for the first time and has neither key nor lane
+needs nothing but to be handled: until then it waits as it came, and while its handlers run, its worker's turn is where
+it is noted. Whatever does not go well is left to Endings.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ class PlainWork:
                 and KEY_HEADER not in headers
                 and POOL_HEADER not in headers
                 and delivery.attempt == 1
+                and not delivery.lane
             ):
                 plain.append(delivery)
             else:

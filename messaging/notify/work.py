@@ -41,7 +41,7 @@ class InHand(msgspec.Struct, eq=False):
     attempt: int
     """Counts on while it is repeated from memory."""
     key: str | None
-    """Those of one key are handled one after the other."""
+    """That of its lane: those of one are handled one after the other."""
     event: Event[Any] | None = None
     failure: BaseException | None = None
     """Why the handlers after this one are not called."""

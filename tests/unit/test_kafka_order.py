@@ -5,6 +5,7 @@ Some of it is written by the bare client library, with keys that are bytes and n
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import threading
 import time
@@ -135,6 +136,49 @@ def test_without_keys_nothing_waits_for_what_is_before_it(kafka_broker: Any, top
             with_others(transport, topic, [("", number) for number in range(LAST + 1)])
             until(lambda: len(done) == LAST + 1, "all of them", 40)
     assert done[-1] == 0
+
+
+@pytest.mark.parametrize("options", [{"order": "partition"}, {"order": "key"}])
+@pytest.mark.parametrize("face", ["sync", "asyncio"])
+def test_a_partition_keeps_its_order_beside_others(
+    kafka_broker: Any, topic: str, options: dict[str, str], face: str
+) -> None:
+    """With order=partition the first of a partition is handled beside the first of the other one, and everything
+    else in the order of its partition, with keys and without; by default it is not.
+    """
+    sent = [(("", "a", "b")[number % 3], number) for number in range(LAST + 1)]
+    done: list[list[Any]] = []
+    begun: set[int] = set()
+
+    def is_its_turn(partition: int, number: int) -> bool:
+        # The first of each waits for that of the other; whatever may begin beside it has begun by then, or ended.
+        begun.add(partition)
+        return number != 0 or (len(begun) == PARTITIONS and (options["order"] == "partition" or len(done) > 0))
+
+    class Handler:
+        @notify.on("*")
+        def any(self, event: notify.Event[list[Any]]) -> None:
+            _, number, partition = event.payload
+            until(lambda: is_its_turn(partition, number), "the first of the other partition")
+            done.append(event.payload)
+
+    class Coroutines:
+        @notify.on("*")
+        async def any(self, event: notify.Event[list[Any]]) -> None:
+            _, number, partition = event.payload
+            await asyncio.to_thread(until, lambda: is_its_turn(partition, number), "the first of the other partition")
+            done.append(event.payload)
+
+    endpoint = Handler() if face == "sync" else Coroutines()
+    with messaging.open_transport(kafka_broker.url, partitions=PARTITIONS, **options) as transport:
+        with notify.Listener(transport, [messaging.Target(topic=topic)], [endpoint], slots=8):
+            with_others(transport, topic, sent, partitions=PARTITIONS)
+            until(lambda: len(done) == len(sent) * PARTITIONS, "all of them", 40)
+    in_order = all(
+        [number for _, number, of in done if of == partition] == list(range(LAST + 1))
+        for partition in range(PARTITIONS)
+    )
+    assert in_order is (options["order"] == "partition")
 
 
 @pytest.mark.parametrize("slots", [1, 8])

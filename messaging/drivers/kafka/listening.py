@@ -176,6 +176,7 @@ class ListenerConnection:
                 retry_buffer=self._settings.retry_buffer,
                 most_bytes=self._settings.window_bytes,
                 largest=self._settings.max_body,
+                in_order=self._settings.order == "partition",
                 tells_nothing=self._settings.group_protocol == "consumer",
                 offload=self._offload,
                 next_generation=self._generations.__next__,

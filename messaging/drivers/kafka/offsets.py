@@ -31,7 +31,7 @@ class Partition:
 
     `source`: whose messages are in it; None for those of a retry topic, which say it themselves. `owner`: who settles
     them. `outstanding`: what was read and is not settled, by offset, in order. `next`: the offset after the last one
-    that was read; -1 until something was.
+    that was read; -1 until something was. `in_order`: all of it is handled one after the other, in its lane.
     """
 
     __slots__ = (
@@ -39,6 +39,7 @@ class Partition:
         "_committing",
         "again_before",
         "generation",
+        "lane",
         "next",
         "number",
         "outstanding",
@@ -50,13 +51,21 @@ class Partition:
     )
 
     def __init__(
-        self, topic: str, number: int, generation: int = 0, source: Source | None = None, owner: Any = None
+        self,
+        topic: str,
+        number: int,
+        generation: int = 0,
+        source: Source | None = None,
+        owner: Any = None,
+        *,
+        in_order: bool = False,
     ) -> None:
         self.topic = topic
         self.number = number
         self.generation = generation
         self.source = source
         self.owner = owner
+        self.lane = f"{topic}/{number}" if in_order and source is not None else ""
         self.next = -1
         self.outstanding: dict[int, Delivery] = {}
         self.again_before = 0

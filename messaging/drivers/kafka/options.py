@@ -42,6 +42,12 @@ class KafkaSettings(Settings, frozen=True, kw_only=True):
     start: Annotated[
         Literal["end", "beginning"], Meta(description="Where a pool that has never been there begins to read")
     ] = "end"
+    order: Annotated[
+        Literal["key", "partition"],
+        Meta(
+            description="What a Listener handles one after the other: notifications of one key, or all of a partition"
+        ),
+    ] = "key"
     group_protocol: Annotated[
         Literal["classic", "consumer"],
         Meta(

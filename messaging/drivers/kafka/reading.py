@@ -61,6 +61,7 @@ def read(
             partition = assignment.get(place)  # type: ignore[arg-type]
             if partition is not None:
                 outstanding = partition.outstanding
+                lane = partition.lane
                 # A copy in a retry topic says itself whose it is.
                 source = partition.source or next(iter(sources.values()))
                 plain = partition.source is not None and source.kind is not SourceKind.DEAD
@@ -89,6 +90,8 @@ def read(
             False,
             Tag(partition, offset, key, ""),
         )
+        if lane:
+            delivery.lane = lane
         if not plain and (due := _take_over(delivery, sources)) > now:
             later.append((due - now, delivery))
         else:

@@ -89,6 +89,7 @@ class Subscription:
         retry_buffer: int,
         most_bytes: int,
         largest: int,
+        in_order: bool,
         tells_nothing: bool,
         offload: Offload,
         next_generation: Callable[[], int],
@@ -119,6 +120,7 @@ class Subscription:
         self.batch: list[Delivery] = []
         """For on_deliveries."""
         self._clock = clock
+        self._in_order = in_order
         self._tells_nothing = tells_nothing
         self._joined_at = math.inf
         self._offload = offload
@@ -215,7 +217,14 @@ class Subscription:
     def _assigned(self, consumer: Consumer, places: Sequence[TopicPartition]) -> None:
         self.rebalances += 1
         fresh = [
-            Partition(each.topic, each.partition, self._next_generation(), self.sources.get(each.topic), self.settling)
+            Partition(
+                each.topic,
+                each.partition,
+                self._next_generation(),
+                self.sources.get(each.topic),
+                self.settling,
+                in_order=self._in_order,
+            )
             for each in places
         ]
         for partition in fresh:
