@@ -22,6 +22,12 @@ __all__ = ["GuardedProcess", "ServerFailed"]
 _GUARD = Path(__file__).with_name("guard.py")
 
 
+_STOPS = 10.0
+"""Seconds for a signal to stop every thread."""
+_STILL = "TtZX"
+"""States of threads that do nothing: stopped, traced, dead."""
+
+
 class ServerFailed(AssertionError):
     """A server could not be had: what was tried, what it wrote, and what to do about it."""
 
@@ -106,13 +112,20 @@ class GuardedProcess:
             pause.wait(0.02)
 
     def signal(self, number: int) -> None:
-        """Send a signal to the process and all its children; nothing when it has ended."""
+        """Send a signal to the process and all its children; nothing when it has ended. After SIGSTOP they stand still
+        when this returns: a busy machine may let them answer until then.
+        """
         if self.running:
             try:
                 os.killpg(self.pid, number)
             except ProcessLookupError:
                 # It ended between the question and the signal.
-                pass
+                return
+            if number == signal.SIGSTOP:
+                self._wait_until(self._stands_still, _STOPS)
+
+    def _stands_still(self) -> bool:
+        return all(state in _STILL for state in _states(self.pid))
 
     def terminate(self, within: float) -> None:
         """Ask it to end, and wait for it. Raises ServerFailed, after SIGKILL, when it takes longer."""
@@ -128,3 +141,21 @@ class GuardedProcess:
         """SIGKILL to the whole group, and wait for its end."""
         self.signal(signal.SIGKILL)
         assert self._ended(10.0), f"{self._command} survived SIGKILL for 10 s"
+
+
+def _states(group: int) -> list[str]:
+    """The states of all threads in a group of processes, as the kernel calls them."""
+    states = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(_fields(stat)[2]) == group:
+                states += [_fields(each)[0] for each in stat.parent.glob("task/*/stat")]
+        except OSError:
+            # It ended while it was looked at.
+            continue
+    return states
+
+
+def _fields(stat: Path) -> list[str]:
+    """What follows the name of the command: state, parent, group, ..."""
+    return stat.read_text("utf-8", "replace").rpartition(")")[2].split()
